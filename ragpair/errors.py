@@ -1,0 +1,101 @@
+"""Everything that ragpair raises.
+
+RagpairError
+├── ConfigurationError        an option that this engine or model cannot honour, no such model, wrong engine
+├── InvalidInput              a text that is no text (None, bytes, blank, a lone surrogate): names its index
+└── EndpointError             the server was asked
+    ├── EndpointUnreachable   no answer: refused, dropped, timed out
+    ├── EndpointRejected      an answer with an error status that no retry would mend
+    ├── EndpointOverloaded    429, 502, 503 or 504 still, after all retries
+    ├── MalformedReply        200, but wrong count, width, index, or not a number
+    └── InputTooLong          a text over the model's limit: names its index, its length and the limit
+
+A message names the endpoint, what was expected, what came, and what mends it. Facts are attributes. Every error
+survives pickling (worker processes send them home), and none ever holds an API key.
+"""
+
+from __future__ import annotations
+
+
+class RagpairError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class ConfigurationError(RagpairError, ValueError):
+    """An option, model or engine that cannot do what was asked."""
+
+
+class InvalidInput(RagpairError, ValueError):
+    """A text that cannot be sent.
+
+    Attributes:
+        index: Position of the text in the list that was given, or None for a query.
+    """
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class EndpointError(RagpairError):
+    """The server was asked, and something went wrong.
+
+    Attributes:
+        endpoint: Base URL of the server.
+    """
+
+    def __init__(self, message: str, *, endpoint: str = "") -> None:
+        super().__init__(message)
+        self.endpoint = endpoint
+
+
+class EndpointUnreachable(EndpointError):
+    """No answer came."""
+
+
+class EndpointRejected(EndpointError):
+    """The server answered with an error status.
+
+    Attributes:
+        status: HTTP status.
+        detail: The server's own words, one line, cut to a few hundred characters.
+    """
+
+    def __init__(
+        self, message: str, *, endpoint: str = "", status: int = 0, detail: str = ""
+    ) -> None:
+        super().__init__(message, endpoint=endpoint)
+        self.status = status
+        self.detail = detail
+
+
+class EndpointOverloaded(EndpointRejected):
+    """The server was still busy after all retries."""
+
+
+class MalformedReply(EndpointError):
+    """The server said 200, but what came is not what was asked for."""
+
+
+class InputTooLong(EndpointError):
+    """A text is longer than the model takes.
+
+    Attributes:
+        index: Position of the text in the list that was given, or None if it is the query.
+        length: Tokens of the text where the server said so, else None.
+        limit: Tokens that the server takes, where known, else None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        endpoint: str = "",
+        index: int | None = None,
+        length: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(message, endpoint=endpoint)
+        self.index = index
+        self.length = length
+        self.limit = limit

@@ -1,0 +1,106 @@
+"""What crosses between pure code and I/O: a Call goes out, a Reply comes back, and a Flow is the conversation.
+
+A flow is a plain generator. It yields a `Call` and is sent its `Reply`; or it yields a `Gather`, several flows that
+may run at the same time, and is sent the list of their results. It returns the result of the whole conversation.
+Flows know nothing of HTTP, threads or event loops; `drivers` knows nothing of embeddings. Errors of a call or of a
+gathered flow are thrown into the flow at its `yield`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import orjson
+
+from ragpair.errors import MalformedReply
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, not yet sent.
+
+    Attributes:
+        path: Absolute path on the server, such as "/v1/embeddings".
+        body: JSON object to POST; None makes it a GET.
+        resend_after_drop: How often it may be sent again when the connection dies without an answer. None leaves it
+            to the retry policy; engines that a bad input can kill allow one.
+    """
+
+    path: str
+    body: Mapping[str, Any] | None = None
+    resend_after_drop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, whatever its status.
+
+    Attributes:
+        status: HTTP status.
+        body: The bytes as they came.
+        endpoint: Base URL of the server that answered.
+        path: Path that was called.
+        headers: Header names in lower case.
+    """
+
+    status: int
+    body: bytes
+    endpoint: str = ""
+    path: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 200."""
+        return self.status == 200
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            MalformedReply: It is no JSON; the message shows how it begins.
+        """
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as exc:
+            raise MalformedReply(
+                f"{self.endpoint}{self.path} answered {self.status} with something that is not JSON: "
+                f"{excerpt(self.body)!r}. Is this the address of the model server itself, "
+                "not of a proxy or a web page?",
+                endpoint=self.endpoint,
+            ) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Flows that may run at the same time; the answer is the list of their results, in this order.
+
+    The iterable is consumed lazily, as places become free. The first error stops the others.
+    """
+
+    flows: Iterable[Flow[Any]]
+
+
+Flow = Generator[Call | Gather, Any, T]
+
+
+def send(call: Call) -> Flow[Reply]:
+    """`reply = yield from send(call)`: a typed `yield`."""
+    reply: Reply = yield call
+    return reply
+
+
+def gather(flows: Iterable[Flow[T]]) -> Flow[list[T]]:
+    """`results = yield from gather(flows)`: a typed `yield`."""
+    results: list[T] = yield Gather(flows)
+    return results
+
+
+def excerpt(body: bytes, limit: int = 200) -> str:
+    """The beginning of a reply as one line of text, fit for a message."""
+    text = " ".join(body[: limit * 4].decode("utf-8", "replace").split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
