@@ -21,6 +21,10 @@ class RagpairError(Exception):
     """Base of everything that this package raises on purpose."""
 
 
+class RagpairWarning(UserWarning):
+    """Something that works, but is probably not what was meant. Shown once an object."""
+
+
 class ConfigurationError(RagpairError, ValueError):
     """An option, model or engine that cannot do what was asked."""
 
@@ -61,9 +65,7 @@ class EndpointRejected(EndpointError):
         detail: The server's own words, one line, cut to a few hundred characters.
     """
 
-    def __init__(
-        self, message: str, *, endpoint: str = "", status: int = 0, detail: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, endpoint: str = "", status: int = 0, detail: str = "") -> None:
         super().__init__(message, endpoint=endpoint)
         self.status = status
         self.detail = detail

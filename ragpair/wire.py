@@ -80,23 +80,28 @@ class Gather:
     """Flows that may run at the same time; the answer is the list of their results, in this order.
 
     The iterable is consumed lazily, as places become free. The first error stops the others.
+
+    Attributes:
+        flows: They must not gather themselves.
+        in_flight: How many at the same time at most, if less than the driver's own limit.
     """
 
     flows: Iterable[Flow[Any]]
+    in_flight: int | None = None
 
 
 Flow = Generator[Call | Gather, Any, T]
 
 
 def send(call: Call) -> Flow[Reply]:
-    """`reply = yield from send(call)`: a typed `yield`."""
+    """A `yield` with types, for `yield from`: sends the call, returns its reply."""
     reply: Reply = yield call
     return reply
 
 
-def gather(flows: Iterable[Flow[T]]) -> Flow[list[T]]:
-    """`results = yield from gather(flows)`: a typed `yield`."""
-    results: list[T] = yield Gather(flows)
+def gather(flows: Iterable[Flow[T]], in_flight: int | None = None) -> Flow[list[T]]:
+    """A `yield` with types, for `yield from`: runs the flows, returns their results in order."""
+    results: list[T] = yield Gather(flows, in_flight)
     return results
 
 

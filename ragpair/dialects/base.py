@@ -1,0 +1,347 @@
+"""What all dialects share: the values they speak in, and the reading of shapes that several engines have in common.
+
+A dialect is how one engine spells things: it builds a `Call` and reads a `Reply`, and knows what the engine's errors
+mean. Where it must ask the server something first, it does so in a flow. It does no I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ragpair.catalog import RerankerFamily
+from ragpair.errors import (
+    ConfigurationError,
+    EndpointError,
+    EndpointOverloaded,
+    EndpointRejected,
+    MalformedReply,
+)
+from ragpair.prompts import Frame
+from ragpair.retry import BUSY
+from ragpair.scores import PLAIN, Activation, ScoreKind
+from ragpair.wire import Call, Flow, Reply, excerpt
+
+Vectors = NDArray[np.float32]
+Scale = NDArray[np.float64]
+Task = Literal["embed", "rerank"]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server says of itself and of one model.
+
+    Attributes:
+        engine: Name of the dialect.
+        model: Name to send with each request.
+        version: The engine's version, "" if it does not tell.
+        names: Names by which the model's family may be known, the most telling first.
+        limit: Tokens that one input may have, special tokens included; None if not told.
+        kind: What the model is served as; None if the server does not tell.
+        architecture: The model class, "" if not told.
+        pooling: How token states become a vector ("cls", "mean", "last"), where the engine has a mind of its own.
+        cautions: What the user should know, one sentence each; shown once.
+    """
+
+    engine: str
+    model: str
+    version: str = ""
+    names: tuple[str, ...] = ()
+    limit: int | None = None
+    kind: Literal["embed", "rerank", "generate"] | None = None
+    architecture: str = ""
+    pooling: str | None = None
+    cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreWish:
+    """What the user wants of a reranker, and what is known of its family.
+
+    Attributes:
+        family: None if the model is not known.
+        frame: The family's prompt, if the client writes it.
+        instruction: The user's own.
+        raw: Wants what comes before the activation, where the server can give it.
+    """
+
+    family: RerankerFamily | None = None
+    frame: Frame | None = None
+    instruction: str | None = None
+    raw: bool = False
+
+    @property
+    def activation(self) -> Activation:
+        """What the family's authors make probabilities with."""
+        return PLAIN if self.family is None else Activation(self.family.score.shift, self.family.score.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePlan:
+    """How the scores of one model are had from one server, decided once.
+
+    Attributes:
+        route: The dialect's own name for the way.
+        served: What the replies hold.
+        frame: The prompt that we write around query and document; None leaves both to the server.
+        per_call: Documents in one request at most; None is as many as the caller likes.
+        whole: All documents must go in one request, since they are compared with each other.
+        in_flight: Requests at the same time at most, where more gain nothing; None is the driver's limit.
+        labels: Token ids of the two answers, where the server wants ids.
+        answers: The two answers themselves, where the server lists likely first tokens.
+        instruction: Sent beside the query where the server writes the prompt.
+        activation: What is left to do to make probabilities of logits.
+        state: One line on what was found, for `describe()`.
+        cautions: As in `Served`.
+    """
+
+    route: str
+    served: ScoreKind
+    frame: Frame | None = None
+    per_call: int | None = None
+    whole: bool = False
+    in_flight: int | None = None
+    labels: tuple[int, ...] = ()
+    answers: tuple[str, str] = ("", "")
+    instruction: str | None = None
+    activation: Activation = PLAIN
+    state: str = ""
+    cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A server's refusal of a text for its length, with the numbers it gave."""
+
+    length: int | None = None
+    limit: int | None = None
+
+
+class Dialect(Protocol):
+    """How one engine spells it."""
+
+    name: ClassVar[str]
+    truncates: ClassVar[bool]
+    """Whether the server cuts over-long inputs when asked to, keeping its special tokens."""
+    checks_dimensions: ClassVar[bool]
+    """Whether the server refuses `dimensions` for a model that was not trained to be cut."""
+    in_flight: ClassVar[int | None]
+    """Embedding requests at the same time at most, where more gain nothing."""
+
+    def inspect(self, model: str | None, task: Task) -> Flow[Served]:
+        """Ask the server who it is. Raises when the model is not there or cannot do the task."""
+
+    def embed_call(self, served: Served, texts: Sequence[str], *, dimensions: int | None, truncate: bool) -> Call:
+        """The request for the vectors of these texts."""
+
+    def read_embeddings(self, reply: Reply, expected: int) -> Vectors:
+        """The vectors, in the order of the texts."""
+
+    def plan_scores(self, served: Served, wish: ScoreWish) -> Flow[ScorePlan]:
+        """Find out how scores are had. Raises, with the cure, when they can't be or would be wrong."""
+
+    def score_call(self, served: Served, plan: ScorePlan, query: str, documents: Sequence[str]) -> Call:
+        """The request for the scores of these documents."""
+
+    def read_scores(self, plan: ScorePlan, reply: Reply, expected: int) -> Scale:
+        """One score a document, in the order of the documents."""
+
+    def count_call(self, served: Served, text: str) -> Call | None:
+        """The request that counts the tokens of a text, special tokens included; None if the engine has none."""
+
+    def read_count(self, reply: Reply) -> int:
+        """The number of tokens."""
+
+    def too_long(self, reply: Reply) -> TooLong | None:
+        """Whether the server refused a text for its length."""
+
+    def refusal(self, reply: Reply, served: Served | None, task: Task) -> EndpointError:
+        """The error for a reply that is not 200, with what mends it."""
+
+
+# --- vectors and scores ----------------------------------------------------------------------------------------------
+
+
+def to_vector(value: Any, reply: Reply) -> Vectors:
+    """One embedding as it came, base64 or a list of numbers."""
+    try:
+        if isinstance(value, str):
+            return np.frombuffer(a2b_base64(value), dtype="<f4")
+        vector = np.asarray(value, dtype=np.float32)
+    except (Base64Error, ValueError, TypeError) as exc:
+        raise malformed(reply, f"an embedding that is no list of numbers ({exc})") from exc
+    if vector.ndim != 1:
+        raise malformed(
+            reply,
+            "a matrix in place of a vector: the server runs the model for token vectors (late interaction). "
+            "Launch it for pooled embeddings",
+        )
+    return vector
+
+
+def to_matrix(vectors: Sequence[Vectors], reply: Reply) -> Vectors:
+    """Equal, finite, non-empty vectors as one array [n, d]."""
+    width = len(vectors[0]) if vectors else 0
+    if any(len(vector) != width for vector in vectors):
+        raise malformed(reply, f"vectors of different widths: {sorted({len(vector) for vector in vectors})}")
+    if vectors and width == 0:
+        raise malformed(reply, "empty vectors")
+    matrix = np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
+    finite = np.isfinite(matrix).all(axis=1)
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite)[0])
+        raise malformed(reply, f"a vector (of text {bad} of this request) that holds NaN, infinity or null")
+    return matrix
+
+
+def by_index(rows: Any, expected: int, reply: Reply) -> list[Mapping[str, Any]]:
+    """Rows that carry an `index`, put in order: position means nothing, rerank rows arrive best first."""
+    if not isinstance(rows, list):
+        raise malformed(reply, "no list of results")
+    ordered: list[Mapping[str, Any] | None] = [None] * expected
+    for row in rows:
+        index = row.get("index") if isinstance(row, dict) else None
+        if not isinstance(index, int) or not 0 <= index < expected:
+            raise malformed(reply, f"a result with index {index!r} for {expected} inputs")
+        if ordered[index] is not None:
+            raise malformed(reply, f"two results with index {index}")
+        ordered[index] = row
+    missing = [i for i, row in enumerate(ordered) if row is None]
+    if missing:
+        raise malformed(reply, f"{expected - len(missing)} results for {expected} inputs; none for input {missing[0]}")
+    return [row for row in ordered if row is not None]
+
+
+def read_openai_embeddings(reply: Reply, expected: int) -> Vectors:
+    """`{"data": [{"index", "embedding"}]}`: vLLM, SGLang, llama.cpp and the embedded engine."""
+    rows = by_index(field(reply, "data"), expected, reply)
+    return to_matrix([to_vector(row.get("embedding"), reply) for row in rows], reply)
+
+
+def to_scale(values: Iterable[Any], reply: Reply) -> Scale:
+    """Scores as an array; NaN and null are errors."""
+    try:
+        scores = np.asarray(list(values), dtype=np.float64)
+    except (ValueError, TypeError) as exc:
+        raise malformed(reply, f"a score that is no number ({exc})") from exc
+    if scores.ndim != 1 or not np.isfinite(scores).all():
+        raise malformed(reply, "a score that is NaN, infinity, null or no single number")
+    return scores
+
+
+def yes_probability(top: Any, yes: str, no: str, reply: Reply) -> tuple[float, float]:
+    """P(yes) / (P(yes) + P(no)) from the listed log-probabilities of the first token, and P(yes) + P(no).
+
+    Only as many tokens as were asked for are listed. A token that is not listed is less likely than the last one that
+    is, so that one's value stands in for it: the score is then a bound, close to 0 or 1.
+    """
+    listed = {
+        str(item["token"]): float(item["logprob"])
+        for item in top or ()
+        if isinstance(item, dict) and "token" in item and "logprob" in item
+    }
+    if yes not in listed and no not in listed:
+        raise malformed(
+            reply,
+            f"neither {yes!r} nor {no!r} among the likeliest first tokens ({', '.join(map(repr, list(listed)[:5]))}): "
+            "this model does not answer the reranking prompt. Is it a reranker, and the right family=?",
+        )
+    floor = min(listed.values())
+    p_yes, p_no = (float(np.exp(listed.get(token, floor))) for token in (yes, no))
+    return p_yes / (p_yes + p_no), p_yes + p_no
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def malformed(reply: Reply, what: str) -> MalformedReply:
+    """200, but not what was asked for."""
+    return MalformedReply(
+        f"{reply.endpoint}{reply.path} answered {reply.status} with {what}. It begins: {excerpt(reply.body, 120)!r}.",
+        endpoint=reply.endpoint,
+    )
+
+
+def field(reply: Reply, name: str) -> Any:
+    """A field of the JSON object that came, or None."""
+    body = reply.json()
+    return body.get(name) if isinstance(body, dict) else None
+
+
+def error_text(reply: Reply) -> str:
+    """The server's own words, from any of the shapes that engines and proxies use, as one line."""
+    try:
+        body = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return excerpt(reply.body)
+    while isinstance(body, dict):
+        inner = next((body[key] for key in ("error", "message", "detail") if body.get(key)), None)
+        if inner is None:
+            break
+        if isinstance(inner, str) and inner.startswith("{"):  # Ollama passes llama.cpp's JSON on as a string
+            try:
+                inner = orjson.loads(inner)
+            except orjson.JSONDecodeError:
+                return excerpt(inner.encode())
+        body = inner
+    return excerpt(body.encode() if isinstance(body, str) else reply.body)
+
+
+def rejected(reply: Reply, cure: str = "") -> EndpointRejected:
+    """An error status with the server's words and a cure; the causes that all engines share are known here."""
+    detail = error_text(reply)
+    where = f"{reply.endpoint}{reply.path}"
+    content_type = reply.headers.get("content-type", "")
+    kind = EndpointRejected
+    if reply.status in (401, 403):
+        cure = "The server wants an API key, and not this one: pass api_key= as the server was started with."
+    elif 300 <= reply.status < 400:
+        cure = (
+            f"It redirects to {reply.headers.get('location', 'elsewhere')!r}; redirects are not followed, since texts "
+            "and key would go there. Pass the final address as base_url."
+        )
+    elif reply.status in BUSY:
+        kind = EndpointOverloaded
+        cure = cure or "The server is overloaded or still starting; lower max_concurrency= or batch_size=, or wait."
+    elif "html" in content_type or detail.lower().startswith(("<!doctype", "<html")):
+        cure = "That is a web page, not a model server: check base_url, or the proxy in between."
+    elif reply.status >= 500:
+        cure = cure or "The server failed; its log tells why."
+    message = f"{where} answered {reply.status}: {detail}. {cure}".strip()
+    return kind(message, endpoint=reply.endpoint, status=reply.status, detail=detail)
+
+
+def json_object(reply: Reply) -> dict[str, Any]:
+    """The JSON object of an answer that must be one."""
+    body = reply.json()
+    if not isinstance(body, dict):
+        raise malformed(reply, "something that is no JSON object")
+    return body
+
+
+def pick_model(names: Sequence[str], wanted: str | None, reply: Reply) -> str:
+    """The model to ask for: the wanted one if it is served, the only one if none was named."""
+    served = ", ".join(repr(name) for name in names) or "none"
+    if wanted is None:
+        if len(names) == 1:
+            return names[0]
+        raise ConfigurationError(f"{reply.endpoint} serves several models: pass model=, one of {served}.")
+    if wanted in names:
+        return wanted
+    raise ConfigurationError(f"{reply.endpoint} does not serve {wanted!r}. It serves {served}; pass one as model=.")
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """All whole numbers in a message."""
+    return tuple(int(n) for n in _NUMBER.findall(text))

@@ -1,0 +1,315 @@
+"""Embedding and scoring as conversations: prompt, split, send, check, join. Pure generators.
+
+Duplicates are sent once. One over-long text must not cost its batch, and no engine says which one it was: a refused
+batch is halved until the text is alone, and then either named in an error or cut, as the user chose. Only the user's
+text is ever cut, never the prompt around it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from ragpair.dialects.base import Dialect, Scale, ScorePlan, Served, TooLong, Vectors, error_text
+from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput, MalformedReply
+from ragpair.prompts import Prompt
+from ragpair.scores import Scores, lowest, to_probability
+from ragpair.wire import Call, Flow, Reply, gather, send
+
+OnTooLong = Literal["error", "truncate"]
+
+# A request holds at most this many characters, so that no batch of long texts outgrows a server's or proxy's limit.
+_BATCH_CHARS = 400_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What embedding and scoring have in common.
+
+    Attributes:
+        dialect: How the engine spells it.
+        served: What the server said of itself.
+        batch_size: Texts in one request at most.
+        too_long: What to do with a text over the model's limit.
+        extra_body: The user's own fields for every request.
+    """
+
+    dialect: Dialect
+    served: Served
+    batch_size: int
+    too_long: OnTooLong
+    extra_body: Mapping[str, Any]
+
+    def with_extra(self, call: Call) -> Call:
+        """The call with the user's own fields."""
+        return replace(call, body={**(call.body or {}), **self.extra_body}) if self.extra_body else call
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How full vectors become shorter ones: the first `width` numbers, after a layer-norm where the card wants one."""
+
+    width: int
+    layer_norm: bool = False
+
+
+# --- texts -----------------------------------------------------------------------------------------------------------
+
+
+def check_texts(texts: Sequence[str], what: str, *, blank_ok: bool = False) -> None:
+    """Refuse what is no text, before anything is sent, by its index.
+
+    Raises:
+        InvalidInput: Not a list of strings, a blank text, or a lone surrogate, which no tokenizer takes.
+    """
+    if isinstance(texts, str | bytes):
+        raise InvalidInput(f"pass a list of {what}s, not one {type(texts).__name__}.")
+    for index, text in enumerate(texts):
+        check_text(text, f"{what} {index}", index, blank_ok=blank_ok)
+
+
+def check_text(text: str, what: str, index: int | None = None, *, blank_ok: bool = False) -> None:
+    """The same for one text."""
+    if not isinstance(text, str):
+        raise InvalidInput(f"{what} is {text!r:.60}, a {type(text).__name__}; it must be a str.", index=index)
+    if not blank_ok and (not text or text.isspace()):
+        raise InvalidInput(f"{what} is blank: it has no meaning that could be embedded. Leave it out.", index=index)
+    if not text.isascii() and (found := _SURROGATE.search(text)):
+        raise InvalidInput(
+            f"{what} has a lone surrogate ({found[0]!a}) at position {found.start()}: it was decoded wrongly "
+            "somewhere. text.encode('utf-8', 'replace').decode() replaces it.",
+            index=index,
+        )
+
+
+def _split(items: Sequence[tuple[int, str]], size: int) -> Iterator[Sequence[tuple[int, str]]]:
+    start = chars = 0
+    for position, (_, text) in enumerate(items):
+        if position > start and (position - start >= size or chars + len(text) > _BATCH_CHARS):
+            yield items[start:position]
+            start, chars = position, 0
+        chars += len(text)
+    if start < len(items):
+        yield items[start:]
+
+
+def _distinct(texts: Sequence[str], skip: Callable[[str], bool] = lambda _: False) -> dict[str, int]:
+    """Each text once, with the index where it stands first."""
+    first: dict[str, int] = {}
+    for index, text in enumerate(texts):
+        if not skip(text):
+            first.setdefault(text, index)
+    return first
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
+# --- embedding -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedJob(Job):
+    """How vectors are made.
+
+    Attributes:
+        dimensions: Sent to a server that checks whether the model can be cut.
+        cut: Done here, for models that are known to allow it.
+    """
+
+    dimensions: int | None = None
+    cut: Cut | None = None
+
+    def call(self, texts: Sequence[str], prompt: Prompt) -> Call:
+        """The request for these texts. A server that can truncate does, unless it would cut off the prompt's end."""
+        truncate = self.too_long == "truncate" and self.dialect.truncates and not prompt.suffix
+        rendered = [prompt.render(text) for text in texts]
+        return self.with_extra(
+            self.dialect.embed_call(self.served, rendered, dimensions=self.dimensions, truncate=truncate)
+        )
+
+
+def embed(job: EmbedJob, texts: Sequence[str], prompt: Prompt) -> Flow[Vectors]:
+    """One vector a text, L2-normalised, float32 [n, d], in the order of the texts."""
+    first = _distinct(texts)
+    items = [(index, text) for text, index in first.items()]
+    batches = list(_split(items, job.batch_size))
+    if len(batches) == 1:
+        parts = [(yield from _embed_batch(job, batches[0], prompt))]
+    else:
+        parts = yield from gather([_embed_batch(job, batch, prompt) for batch in batches], job.dialect.in_flight)
+    widths = {part.shape[1] for part in parts}
+    if len(widths) > 1:
+        raise MalformedReply(
+            f"replies held vectors of different widths: {sorted(widths)}. Do replicas serve one model?"
+        )
+    vectors = _finish(parts[0] if len(parts) == 1 else np.concatenate(parts), job)
+    if len(first) == len(texts):
+        return vectors
+    row = {text: number for number, text in enumerate(first)}
+    return vectors[[row[text] for text in texts]]
+
+
+def _embed_batch(job: EmbedJob, items: Sequence[tuple[int, str]], prompt: Prompt) -> Flow[Vectors]:
+    reply = yield from send(job.call([text for _, text in items], prompt))
+    if reply.ok:
+        return job.dialect.read_embeddings(reply, len(items))
+    long = job.dialect.too_long(reply)
+    if long is None:
+        raise job.dialect.refusal(reply, job.served, "embed")
+    if len(items) > 1:
+        half = len(items) // 2
+        left = yield from _embed_batch(job, items[:half], prompt)
+        right = yield from _embed_batch(job, items[half:], prompt)
+        return np.concatenate([left, right])
+    index, text = items[0]
+    if job.too_long == "error":
+        raise _too_long(job, long, reply, f"text {index}", index)
+    reply = yield from _send_shorter(job, long, text, prompt.render, lambda short: job.call([short], prompt))
+    if reply.ok:
+        return job.dialect.read_embeddings(reply, 1)
+    raise job.dialect.refusal(reply, job.served, "embed")
+
+
+def _finish(vectors: Vectors, job: EmbedJob) -> Vectors:
+    """Cut and normalise. Vectors that come normalised, as nearly all do, stay as they are, bit for bit."""
+    native = vectors.shape[1]
+    width = job.cut.width if job.cut else job.dimensions
+    if job.cut is not None and job.cut.width < native:
+        if job.cut.layer_norm:  # of the normalised vector: the factor between them falls out again below
+            vectors = vectors - vectors.mean(axis=1, keepdims=True)
+        vectors = np.ascontiguousarray(vectors[:, : job.cut.width])
+    if width is not None and vectors.shape[1] != width:
+        raise ConfigurationError(
+            f"dimensions={width} was asked for, but the vectors of {job.served.model!r} have {vectors.shape[1]}."
+        )
+    norms = np.linalg.norm(vectors, axis=1)
+    if not norms.all():
+        raise MalformedReply(f"{job.served.model!r} returned a vector of zeros (text {int(norms.argmin())}).")
+    if np.abs(norms - 1.0).max(initial=0.0) > 1e-4:
+        vectors = vectors / norms[:, None]
+    return vectors
+
+
+# --- scoring ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob(Job):
+    """How scores are made.
+
+    Attributes:
+        plan: The way that the dialect found.
+        scores: "probability", or "raw" for what the server returns.
+    """
+
+    plan: ScorePlan
+    scores: Scores
+
+    def call(self, query: str, documents: Sequence[str]) -> Call:
+        """The request for these documents."""
+        return self.with_extra(self.dialect.score_call(self.served, self.plan, query, documents))
+
+
+def score(job: ScoreJob, query: str, documents: Sequence[str]) -> Flow[Scale]:
+    """One score a document, float64 [n], in the order of the documents. Blank documents get the lowest, unsent."""
+    plan = job.plan
+    first = _distinct(documents, skip=_is_blank)
+    items = [(index, text) for text, index in first.items()]
+    size = len(items) if plan.whole else min(job.batch_size, plan.per_call or job.batch_size)
+    batches = [items] if plan.whole and items else list(_split(items, size))
+    flows = [_score_batch(job, query, batch) for batch in batches]
+    parts = [(yield from flows[0])] if len(flows) == 1 else (yield from gather(flows, plan.in_flight))
+    values = np.concatenate(parts) if parts else np.empty(0)
+    kind = plan.served
+    if job.scores == "probability":
+        values, kind = to_probability(values, plan.served, plan.activation), "probability"
+    row = {text: number for number, text in enumerate(first)}
+    bottom = lowest(kind, values)
+    return np.array([bottom if _is_blank(text) else values[row[text]] for text in documents], dtype=np.float64)
+
+
+def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) -> Flow[Scale]:
+    reply = yield from send(job.call(query, [text for _, text in items]))
+    if reply.ok:
+        return job.dialect.read_scores(job.plan, reply, len(items))
+    long = job.dialect.too_long(reply)
+    if long is None:
+        raise job.dialect.refusal(reply, job.served, "rerank")
+    if len(items) > 1 and not job.plan.whole:
+        half = len(items) // 2
+        left = yield from _score_batch(job, query, items[:half])
+        right = yield from _score_batch(job, query, items[half:])
+        return np.concatenate([left, right])
+    index, text = items[0]
+    if job.too_long == "error" or len(items) > 1:
+        raise _too_long(job, long, reply, f"the query with document {index}", index)
+
+    def render(short: str) -> str:
+        return job.plan.frame.full(query, short) if job.plan.frame else f"{query} {short}"
+
+    reply = yield from _send_shorter(job, long, text, render, lambda short: job.call(query, [short]))
+    if reply.ok:
+        return job.dialect.read_scores(job.plan, reply, 1)
+    raise job.dialect.refusal(reply, job.served, "rerank")
+
+
+# --- lengths ---------------------------------------------------------------------------------------------------------
+
+# What a tokenizer may add around a pair beyond what it adds around one text.
+_PAIR_SPECIALS = 4
+
+
+def _send_shorter(
+    job: Job, long: TooLong, text: str, render: Callable[[str], str], call: Callable[[str], Call]
+) -> Flow[Reply]:
+    """The reply to the longest beginning of the text that fits, or nearly; by token counts where the engine counts."""
+    limit = long.limit or job.served.limit
+    if limit is not None and isinstance(job, ScoreJob) and job.plan.frame is None:
+        limit -= _PAIR_SPECIALS
+    keep = len(text)
+    tried = False
+    while keep > 0:
+        short = text[:keep]
+        count = yield from _count(job, render(short))
+        if count is not None and limit is not None and count > limit:
+            keep = min(keep - 1, keep * limit // count)
+            continue
+        if tried or keep < len(text):
+            reply = yield from send(call(short))
+            if job.dialect.too_long(reply) is None:
+                return reply
+        tried = True
+        keep = keep * 4 // 5
+    raise InputTooLong(
+        f"{job.served.model!r} has no room for any text beside the prompt and the query (limit: {limit} tokens).",
+        limit=limit,
+    )
+
+
+def _count(job: Job, text: str) -> Flow[int | None]:
+    call = job.dialect.count_call(job.served, text)
+    if call is None:
+        return None
+    reply = yield from send(call)
+    return job.dialect.read_count(reply) if reply.ok else None
+
+
+def _too_long(job: Job, long: TooLong, reply: Reply, what: str, index: int) -> InputTooLong:
+    limit = long.limit or job.served.limit
+    has = f"has {long.length} tokens" if long.length else "has more tokens than fit"
+    takes = f"; {job.served.model!r} takes {limit}" if limit else ""
+    return InputTooLong(
+        f"{what} {has}{takes} ({reply.endpoint} said: {error_text(reply)}). "
+        "Split it into passages, or pass too_long='truncate' to keep its beginning.",
+        endpoint=reply.endpoint,
+        index=index,
+        length=long.length,
+        limit=limit,
+    )
