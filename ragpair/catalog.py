@@ -117,7 +117,8 @@ class Family:
         ollama: Names in the Ollama library.
         instruction: Default instruction, or None.
         instruction_rule: "full-stop": stripped, and a "." is added unless it ends in punctuation.
-        special_tokens: Strings that the tokenizer would read as control tokens if they stood in a user's text.
+        special_tokens: Strings that the tokenizer would read as control tokens if they stood in a user's text. Common
+            ones of the vocabulary, from memory: no tokenizer file was read for them.
         evidence: Where the prompts were read: the authors' "card" or code, others' "code", or only from "memory".
         sources: The places.
         note: One line that a user should know.

@@ -161,13 +161,14 @@ def _embed_batch(job: EmbedJob, items: Sequence[tuple[int, str]], prompt: Prompt
     if reply.ok:
         return job.dialect.read_embeddings(reply, len(items))
     long = job.dialect.too_long(reply)
-    if long is None:
+    if long is None and not (reply.status == 503 and len(items) > 1):
         raise job.dialect.refusal(reply, job.served, "embed")
-    if len(items) > 1:
+    if len(items) > 1:  # one is too long, or all are more than the server's queue ever holds
         half = len(items) // 2
         left = yield from _embed_batch(job, items[:half], prompt)
         right = yield from _embed_batch(job, items[half:], prompt)
         return np.concatenate([left, right])
+    assert long is not None
     index, text = items[0]
     if job.too_long == "error":
         raise _too_long(job, long, reply, f"text {index}", index)
@@ -240,13 +241,14 @@ def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) ->
     if reply.ok:
         return job.dialect.read_scores(job.plan, reply, len(items))
     long = job.dialect.too_long(reply)
-    if long is None:
+    if long is None and not (reply.status == 503 and len(items) > 1 and not job.plan.whole):
         raise job.dialect.refusal(reply, job.served, "rerank")
     if len(items) > 1 and not job.plan.whole:
         half = len(items) // 2
         left = yield from _score_batch(job, query, items[:half])
         right = yield from _score_batch(job, query, items[half:])
         return np.concatenate([left, right])
+    assert long is not None
     index, text = items[0]
     if job.too_long == "error" or len(items) > 1:
         raise _too_long(job, long, reply, f"the query with document {index}", index)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from binascii import Error as Base64Error
-from binascii import a2b_base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import orjson
+import pybase64
 from numpy.typing import NDArray
 
 from ragpair.catalog import RerankerFamily
@@ -133,6 +133,8 @@ class Dialect(Protocol):
     """Whether the server cuts over-long inputs when asked to, keeping its special tokens."""
     checks_dimensions: ClassVar[bool]
     """Whether the server refuses `dimensions` for a model that was not trained to be cut."""
+    batch_size: ClassVar[int]
+    """Texts in one embedding request, unless the user says otherwise."""
     in_flight: ClassVar[int | None]
     """Embedding requests at the same time at most, where more gain nothing."""
 
@@ -174,7 +176,7 @@ def to_vector(value: Any, reply: Reply) -> Vectors:
     """One embedding as it came, base64 or a list of numbers."""
     try:
         if isinstance(value, str):
-            return np.frombuffer(a2b_base64(value), dtype="<f4")
+            return np.frombuffer(pybase64.b64decode(value, validate=True), dtype="<f4")
         vector = np.asarray(value, dtype=np.float32)
     except (Base64Error, ValueError, TypeError) as exc:
         raise malformed(reply, f"an embedding that is no list of numbers ({exc})") from exc

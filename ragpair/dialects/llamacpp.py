@@ -45,6 +45,7 @@ class LlamaCpp:
     name: ClassVar[str] = "llamacpp"
     truncates: ClassVar[bool] = False
     checks_dimensions: ClassVar[bool] = False
+    batch_size: ClassVar[int] = 32
     in_flight: ClassVar[int | None] = None
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:

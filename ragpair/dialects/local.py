@@ -35,6 +35,7 @@ class Local:
     name: ClassVar[str] = "local"
     truncates: ClassVar[bool] = True
     checks_dimensions: ClassVar[bool] = False
+    batch_size: ClassVar[int] = 32
     in_flight: ClassVar[int | None] = 2
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:

@@ -50,6 +50,7 @@ class Ollama:
     name: ClassVar[str] = "ollama"
     truncates: ClassVar[bool] = True
     checks_dimensions: ClassVar[bool] = False
+    batch_size: ClassVar[int] = 32
     in_flight: ClassVar[int | None] = 2  # embedding models run one text at a time; a second request hides the way there
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
@@ -118,16 +119,16 @@ class Ollama:
     # --- scores ---
 
     def plan_scores(self, served: Served, wish: ScoreWish) -> Flow[ScorePlan]:
-        """One `/api/generate` a document, judged by its first token. One pair is tried, so that surprises come early."""
+        """One `/api/generate` a document, judged by its first token. One pair is tried first."""
         family = wish.family
         if family is None or wish.frame is None or not (family.true_token and family.false_token):
             known = (
                 f"family {family.id!r}, which does not answer with one of two words" if family else "no known family"
             )
             raise ConfigurationError(
-                f"Ollama has no rerank route, so only rerankers that answer yes or no can be used, and {served.model!r} "
-                f"is of {known}. Name the family if you know it (family='qwen3-reranker'), or serve the reranker with "
-                "vLLM, SGLang or llama.cpp."
+                "Ollama has no rerank route, so only rerankers that answer yes or no can be used, and "
+                f"{served.model!r} is of {known}. Name the family if you know it (family='qwen3-reranker'), or serve "
+                "the reranker with vLLM, SGLang or llama.cpp."
             )
         version = _parse_version(served.version)
         if (0, 0, 0) < version < _LOGPROBS_SINCE:
@@ -142,7 +143,7 @@ class Ollama:
             per_call=1,
             in_flight=4,
             answers=(family.true_token, family.false_token),
-            state=f"own raw prompt over /api/generate, first token {family.true_token!r} against {family.false_token!r}",
+            state=f"own prompt over /api/generate, first token {family.true_token!r} against {family.false_token!r}",
             activation=wish.activation,
         )
         reply = yield from send(self.score_call(served, plan, "What is the capital of France?", ["Paris."]))
@@ -255,7 +256,7 @@ def _check_capabilities(
         )
     if task == "rerank" and ("completion" not in capabilities or "bert" in architecture):
         raise ConfigurationError(
-            f"{model!r} ({architecture}) cannot rerank on Ollama, which runs no cross-encoders and has no rerank route. "
-            "Take a Qwen3-Reranker that was converted as a plain language model, or serve the reranker with vLLM, "
-            "SGLang or llama.cpp."
+            f"{model!r} ({architecture}) cannot rerank on Ollama, which runs no cross-encoders and has no rerank "
+            "route. Take a Qwen3-Reranker that was converted as a plain language model, or serve the reranker with "
+            "vLLM, SGLang or llama.cpp."
         )

@@ -50,6 +50,7 @@ class Sglang:
     name: ClassVar[str] = "sglang"
     truncates: ClassVar[bool] = False
     checks_dimensions: ClassVar[bool] = True
+    batch_size: ClassVar[int] = 128
     in_flight: ClassVar[int | None] = None
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
@@ -103,7 +104,7 @@ class Sglang:
     # --- embeddings ---
 
     def embed_call(self, served: Served, texts: Sequence[str], *, dimensions: int | None, truncate: bool) -> Call:
-        """`/v1/embeddings`. A model name with a colon would be read as a LoRA adapter, so only served names are sent."""
+        """`/v1/embeddings`. Only served names are sent: a colon in another would be read as a LoRA adapter."""
         body: dict[str, Any] = {"model": served.model, "input": list(texts), "encoding_format": "base64"}
         if dimensions is not None:
             body["dimensions"] = dimensions
@@ -205,7 +206,7 @@ class Sglang:
         return int(json_object(reply)["count"])
 
     def too_long(self, reply: Reply) -> TooLong | None:
-        """ "The input (N tokens) is longer than the model's context length (M tokens)": at most M - 1 fit."""
+        """The message is "The input (N tokens) is longer than the model's context length (M tokens)"; M - 1 fit."""
         text = error_text(reply)
         if reply.status != 400 or "longer than the model's context length" not in text:
             return None
@@ -220,8 +221,8 @@ class Sglang:
         if "matryoshka" in text.lower():
             return rejected(
                 reply,
-                "Launch the server with --json-model-override-args '{\"is_matryoshka\": true}', or name the family= and "
-                "ragpair cuts the vectors itself.",
+                "Launch the server with --json-model-override-args '{\"is_matryoshka\": true}', or name the family= "
+                "and ragpair cuts the vectors itself.",
             )
         if "does not appear to be an embedding model" in text and task == "rerank":
             return rejected(
@@ -246,7 +247,7 @@ def _kind(info: dict[str, Any]) -> Any:
 
 
 def _limit(max_model_len: int | None, architecture: str) -> int | None:
-    """Tokens that fit: one less than SGLang says; XLM-R loses one more position to padding (beyond, the server dies)."""
+    """Tokens that fit: one less than SGLang says; XLM-R loses one more to padding, and beyond, the server dies."""
     if max_model_len is None:
         return None
     return max_model_len - (2 if architecture.startswith(("XLMRoberta", "Roberta")) else 1)
@@ -257,8 +258,8 @@ def _check_encoder(info: dict[str, Any], where: str) -> tuple[str, ...]:
     cache = (info.get("embedding") or {}).get("cache") or {}
     if cache.get("radix_cache_disabled") is False:
         raise ConfigurationError(
-            f"{where} runs an encoder model with the radix cache on: [CLS] is then always a cached prefix, vectors come "
-            f"out wrong and different each time, and a rerank kills the server. Launch it with {_ENCODER_FLAGS}."
+            f"{where} runs an encoder model with the radix cache on: [CLS] is then always a cached prefix, vectors "
+            f"come out wrong and different each time, and a rerank kills the server. Launch it with {_ENCODER_FLAGS}."
         )
     if cache.get("chunked_prefill_disabled") is False:
         return (

@@ -69,6 +69,7 @@ class Vllm:
     name: ClassVar[str] = "vllm"
     truncates: ClassVar[bool] = True
     checks_dimensions: ClassVar[bool] = True
+    batch_size: ClassVar[int] = 128
     in_flight: ClassVar[int | None] = None
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
@@ -142,7 +143,7 @@ class Vllm:
         return plan
 
     def _bare_kind(self, served: Served, wish: ScoreWish) -> Flow[ScoreKind]:
-        """What scores are that no activation changes: cosines of an embedder, max-sims, or an identity head's logits."""
+        """What scores are that no activation changes: cosines, max-sims, or the logits of an identity head."""
         if wish.family is not None and wish.family.score.native in ("cosine", "maxsim"):
             return wish.family.score.native
         reply = yield from send(self.embed_call(served, ["q"], dimensions=None, truncate=False))
@@ -201,8 +202,8 @@ class Vllm:
         default, bare = values
         if abs(bare) > _WILD_LOGIT:
             raise ConfigurationError(
-                f"{served.model!r} at {reply.endpoint} scores with an uninitialised classifier (a logit of {bare:.1e}): "
-                "it was launched with num_labels but without classifier_from_token. Its scores are noise. Launch: "
+                f"{served.model!r} at {reply.endpoint} scores with an uninitialised classifier (a logit of "
+                f"{bare:.1e}): it was launched with num_labels but without classifier_from_token. Its scores are noise. Launch: "
                 f"{LAUNCH_QWEN3}"
             )
         logits = replace(plan, route=f"{plan.route}-raw", served="logit", activation=wish.activation)
@@ -305,8 +306,8 @@ class Vllm:
         return rejected(reply)
 
 
-class _Missing(Exception):  # noqa: N818  (it steers a flow and never leaves this module)
-    """A route is not there."""
+class _Missing(Exception):
+    """A route is not there. It steers a flow and never leaves this module."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.status)
