@@ -203,8 +203,8 @@ class Vllm:
         if abs(bare) > _WILD_LOGIT:
             raise ConfigurationError(
                 f"{served.model!r} at {reply.endpoint} scores with an uninitialised classifier (a logit of "
-                f"{bare:.1e}): it was launched with num_labels but without classifier_from_token. Its scores are noise. Launch: "
-                f"{LAUNCH_QWEN3}"
+                f"{bare:.1e}): it was launched with num_labels but without classifier_from_token. Its scores are "
+                f"noise. Launch: {LAUNCH_QWEN3}"
             )
         logits = replace(plan, route=f"{plan.route}-raw", served="logit", activation=wish.activation)
         if bare == default:  # no activation, or a server too old to leave it out (which has one on every LLM head)

@@ -1,0 +1,52 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint type live bench check clean
+
+help:
+	@echo "make demo   a customer-service chain on the embedded models: no server, no key"
+	@echo "make test   the tests: no network, no server"
+	@echo "make lint   ruff and the import contracts    make type   mypy --strict"
+	@echo "make live   installs and starts vLLM, SGLang and llama.cpp on the CPU, and runs the contract on them"
+	@echo "make bench  the client's overhead beside its peers"
+	@echo "make check  lint, type, test"
+
+# What users install; the stamp is newer than pyproject.toml when the environment is complete.
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[all]"
+	touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --group dev
+	touch $@
+
+demo: $(VENV)/ready
+	$(BIN)/ragpair demo
+
+test: $(VENV)/ready-dev
+	$(BIN)/pytest
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
+
+type: $(VENV)/ready-dev
+	$(BIN)/mypy
+
+live: $(VENV)/ready-dev
+	$(BIN)/pytest tests/live -m live
+
+bench: $(VENV)/ready-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python benchmarks/client_overhead.py
+
+check: lint type test
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

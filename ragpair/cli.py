@@ -1,0 +1,165 @@
+"""The `ragpair` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+from ragpair import catalog
+from ragpair.errors import ConfigurationError, RagpairError
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+except ImportError as exc:
+    raise ImportError('The ragpair command needs typer and rich: pip install "ragpair[cli]"') from exc
+
+if TYPE_CHECKING:
+    from ragpair.demo.chains import Setup
+    from ragpair.demo.helpdesk import Language
+
+app = typer.Typer(
+    help="Self-hosted embedding models and rerankers: right vectors, right scores.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # locals may hold an API key
+)
+
+
+class FrameworkName(StrEnum):
+    """Whose chain runs."""
+
+    langchain = "langchain"
+    llamaindex = "llamaindex"
+
+
+class LanguageName(StrEnum):
+    """Whose questions are asked."""
+
+    en = "en"
+    zh = "zh"
+    both = "both"
+
+
+@app.callback()
+def root() -> None:
+    """Self-hosted embedding models and rerankers: right vectors, right scores."""
+
+
+@app.command()
+def demo(
+    framework: Annotated[FrameworkName, typer.Option(help="Whose chain runs.")] = FrameworkName.langchain,
+    language: Annotated[LanguageName, typer.Option(help="Whose questions are asked.")] = LanguageName.both,
+    base_url: Annotated[
+        str, typer.Option(help="Server of the embedding model; 'local' is the embedded one.", envvar="RAGPAIR_BASE_URL")
+    ] = "local",
+    model: Annotated[str | None, typer.Option(help="Name of the embedding model on the server.")] = None,
+    rerank_base_url: Annotated[
+        str | None,
+        typer.Option(help="Server of the reranker; by default the embedded one.", envvar="RAGPAIR_RERANK_BASE_URL"),
+    ] = None,
+    rerank_model: Annotated[str | None, typer.Option(help="Name of the reranker on the server.")] = None,
+    qdrant_url: Annotated[str | None, typer.Option(help="Address of a Qdrant server; by default in memory.")] = None,
+    fetch_k: Annotated[int, typer.Option(min=1, help="How many entries are recalled.")] = 10,
+    examples: Annotated[int, typer.Option(min=0, help="How many questions are shown.")] = 4,
+) -> None:
+    """Run a customer-service chain: recall from Qdrant, rerank, answer.
+
+    Without options everything runs in this process on small embedded models: no server, no key, no download but
+    packages. With --base-url and --rerank-base-url it runs on your own servers.
+    """
+    from ragpair.demo import show
+
+    console = Console()
+    languages: dict[LanguageName, list[Language]] = {
+        LanguageName.en: ["en"],
+        LanguageName.zh: ["zh"],
+        LanguageName.both: ["en", "zh"],
+    }
+    for one in languages[language]:
+        setup = _setup(one, base_url, model, rerank_base_url, rerank_model, qdrant_url, fetch_k)
+        show.run(console, one, framework.value, setup, examples)
+    if base_url == "local":
+        console.print(
+            "The embedded models are for trying things out: small, English with a harmless reranker, Chinese without "
+            "one. Point --base-url and --rerank-base-url at vLLM, SGLang or Ollama to see real ones.",
+            style="dim",
+        )
+
+
+def _setup(
+    language: Language,
+    base_url: str,
+    model: str | None,
+    rerank_base_url: str | None,
+    rerank_model: str | None,
+    qdrant_url: str | None,
+    fetch_k: int,
+) -> Setup:
+    """The embedded models know one language each, and only the English one has token vectors to rerank with."""
+    from ragpair.demo.chains import Setup
+
+    if base_url == "local" and model is None and language == "zh":
+        model = "multilingual-e5-small"
+    rerank: dict[str, Any] | None = None
+    if rerank_base_url is not None and rerank_base_url != "local":
+        rerank = {"base_url": rerank_base_url, "model": rerank_model}
+    elif language == "en":
+        rerank = {"base_url": "local", "model": rerank_model, "scores": "raw"}
+    return Setup({"base_url": base_url, "model": model}, rerank, qdrant_url, fetch_k)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="A family, a repository, or a part of either.")] = None,
+) -> None:
+    """List the model families that are known; with a name, show their prompts to the last blank."""
+    wanted = (name or "").casefold()
+    found = [
+        family
+        for family in catalog.families().values()
+        if any(wanted in text.casefold() for text in (family.id, *(model.repo for model in family.models)))
+    ]
+    if not found:
+        raise ConfigurationError(f"No model family or repository contains {name!r}.")
+    console = Console(highlight=False)
+    if name is None:
+        table = Table("family", "kind", "models", "prompts read in")
+        for family in found:
+            repos = ", ".join(model.repo for model in family.models[:2]) + (", ..." if len(family.models) > 2 else "")
+            table.add_row(family.id, family.kind, repos, family.evidence)
+        console.print(table)
+        return
+    for family in found:
+        console.rule(f"{family.id} ({family.kind})", align="left")
+        for label, value in _facts(family):
+            console.print(f"[bold]{label}[/]: {escape(value)}", soft_wrap=True)
+
+
+def _facts(family: catalog.Family) -> Iterator[tuple[str, str]]:
+    yield "models", ", ".join(model.repo for model in family.models)
+    if isinstance(family, catalog.EmbeddingFamily):
+        yield "query", repr(family.query)
+        yield "document", repr(family.document)
+    if isinstance(family, catalog.RerankerFamily):
+        yield "prompt", repr(str(family.frame)) if family.frame else f"none of ours ({family.framing})"
+        yield "score", family.score.native
+    if family.instruction:
+        yield "default instruction", repr(family.instruction)
+    if family.note:
+        yield "note", family.note
+    yield "read in", f"{family.evidence}: {'; '.join(family.sources)}"
+
+
+def main() -> None:
+    """Run the command; what ragpair raises on purpose is shown as a message, not as a traceback."""
+    try:
+        app()
+    except RagpairError as exc:
+        Console(stderr=True).print(f"[bold red]{type(exc).__name__}[/]: ", end="")
+        Console(stderr=True, markup=False, highlight=False).print(str(exc))
+        sys.exit(1)

@@ -1,0 +1,63 @@
+"""Runs the chain over all questions and shows what came out, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from ragpair.demo.chains import Asked, Framework, Setup, build
+from ragpair.demo.helpdesk import Entry, Language, Question, hit_at_1, load, ndcg_at_10
+
+NAMES = {"en": "English", "zh": "Chinese"}
+
+
+def run(console: Console, language: Language, framework: Framework, setup: Setup, examples: int) -> None:
+    """Index, ask every question that the FAQ answers, and print examples and the two numbers."""
+    entries, questions = load(language)
+    answered = [question for question in questions if question.answer is not None]
+    console.rule(f"{NAMES[language]}: {len(entries)} FAQ entries, {len(answered)} customers' questions")
+    console.print(f"recall: {_model(setup.embed)}   rerank: {_model(setup.rerank)}   chain: {framework}, Qdrant")
+    chain = build(framework, setup, entries)
+    asked = [
+        chain(question.text) for question in track(answered, description="asking", console=console, transient=True)
+    ]
+    console.print(_examples(entries, answered[:examples], asked[:examples], reranks=setup.rerank is not None))
+    console.print(_numbers(answered, asked, reranks=setup.rerank is not None))
+
+
+def _model(arguments: dict[str, object] | None) -> str:
+    if arguments is None:
+        return "none"
+    return f"{arguments.get('model') or 'the default model'} at {arguments['base_url']}"
+
+
+def _examples(entries: Sequence[Entry], questions: Sequence[Question], asked: Sequence[Asked], reranks: bool) -> Table:
+    by_id = {entry.id: entry for entry in entries}
+    table = Table("the customer asks", "recalled first", show_lines=True, expand=True)
+    if reranks:
+        table.add_column("first after reranking")
+    table.add_column("answer")
+    for question, found in zip(questions, asked, strict=True):
+        firsts = [found.recalled[0], *([found.ranked[0]] if reranks else [])]
+        cells = [
+            f"[{'green' if first == question.answer else 'red'}]{escape(by_id[first].question)}[/]"
+            + (f"\n[dim]score {found.score:.3f}[/]" if column and found.score is not None else "")
+            for column, first in enumerate(firsts)
+        ]
+        table.add_row(escape(question.text), *cells, escape(by_id[found.ranked[0]].answer))
+    return table
+
+
+def _numbers(questions: Sequence[Question], asked: Sequence[Asked], reranks: bool) -> Table:
+    wanted = [str(question.answer) for question in questions]
+    table = Table("", "hit@1", "NDCG@10")
+    lists = {"recall": [found.recalled for found in asked]}
+    if reranks:
+        lists["after reranking"] = [found.ranked for found in asked]
+    for name, rankings in lists.items():
+        table.add_row(name, f"{hit_at_1(rankings, wanted):.3f}", f"{ndcg_at_10(rankings, wanted):.3f}")
+    return table
