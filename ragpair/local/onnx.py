@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ragpair.errors import ConfigurationError
 from ragpair.local import late_interaction
 from ragpair.local.late_interaction import Reading, Readings
-from ragpair.local.models import Card, Refused, Vectors, require, too_long
+from ragpair.local.models import Card, Refused, Vectors, cores, require, too_long
 
 BATCH = 16
 PADDED_TOKENS = 16 * 512  # of one batch: long texts go in smaller batches, lest attention eat the memory
@@ -214,13 +214,9 @@ def _session(graph: str | bytes) -> Any:
     onnxruntime = require("onnxruntime", "local")
     onnxruntime.disable_telemetry_events()  # where another package imported it before us
     options = onnxruntime.SessionOptions()
-    # As many threads as cores we may use: onnxruntime's own default counts, and pins them to, cores that a container
-    # does not have. Idle threads sleep: by default they spin, which costs the application a core for nothing.
-    options.intra_op_num_threads = _cores()
+    # onnxruntime's own default counts cores that a container does not have, and pins its threads to them. Idle threads
+    # sleep: by default they spin for more work, and on a busy machine that halves the speed.
+    options.intra_op_num_threads = cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
