@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -290,6 +289,8 @@ def family(name: str, kind: Kind | None = None) -> Any:
     match = known.repos.get(name.casefold())
     found = match.family if match else known.families.get(name.casefold())
     if found is None:
+        from difflib import get_close_matches  # late: only for this message
+
         near = get_close_matches(name.casefold(), [*known.families, *known.repos], n=3)
         names = [known.repos[one].repo if one in known.repos else one for one in near]
         hint = f"Did you mean {', '.join(map(repr, names))}?" if names else "`ragpair models` lists all."

@@ -18,7 +18,6 @@ from ragpair import catalog, resolve
 from ragpair.catalog import EmbeddingFamily, Match
 from ragpair.dialects import DIALECTS, detect
 from ragpair.dialects.base import Dialect, Scale, ScorePlan, Served, Task, Vectors
-from ragpair.drivers import AsyncDriver, SyncDriver
 from ragpair.endpoint import Endpoint, parse_base_urls
 from ragpair.errors import ConfigurationError, RagpairWarning
 from ragpair.flows import EmbedJob, OnTooLong, ScoreJob, check_text, check_texts, embed, score
@@ -58,6 +57,8 @@ class _Client:
             max_concurrency=settings["max_concurrency"],
             retry=RetryPolicy(max_retries=settings["max_retries"]),
         )
+        from ragpair.drivers import AsyncDriver, SyncDriver  # late: httpx is half of the time that an import takes
+
         self._sync = SyncDriver(self.endpoint)
         self._async = AsyncDriver(self.endpoint)
         self._known: tuple[Dialect, Served] | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from ragpair.wire import Reply
@@ -80,6 +79,8 @@ class RetryPolicy:
 
 def _retry_after(reply: Reply) -> float | None:
     """The Retry-After header in seconds; it may be a number or an HTTP date."""
+    from email.utils import parsedate_to_datetime  # late: slow to import, and hardly ever needed
+
     value = reply.headers.get("retry-after")
     if value is None:
         return None
