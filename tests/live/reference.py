@@ -1,0 +1,32 @@
+"""What the model's authors' own code would answer: transformers, float32, on the CPU.
+
+It runs in vLLM's environment, as a process of its own (about ten seconds, mostly imports): ask for everything at once.
+"""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from .engines import python_of
+
+Kind = Literal["embed-cls", "embed-mean", "embed-last", "pairs", "yes-no"]
+
+SCRIPT = Path(__file__).parent / "inside" / "reference.py"
+
+
+def reference(kind: Kind, model_dir: Path, payload: Sequence[str] | Sequence[tuple[str, str]]) -> list[Any]:
+    """One answer for each entry of the payload, from the weights of a Hugging Face folder (not of a GGUF file).
+
+    - `embed-cls`, `embed-mean`, `embed-last`: texts, exactly as the model shall see them -> L2-normalised vectors. The
+      tokenizer adds its special tokens.
+    - `pairs`: (query, document) -> a cross-encoder's raw logits.
+    - `yes-no`: whole prompts, to which nothing is added -> logit(yes) - logit(no) at the last position of a causal LM.
+    """
+    request = json.dumps({"kind": kind, "model_dir": str(model_dir), "payload": list(payload)})
+    command = [str(python_of("vllm")), str(SCRIPT)]
+    result = subprocess.run(command, input=request, capture_output=True, text=True, encoding="utf-8")
+    if result.returncode:
+        raise RuntimeError(f"the reference failed:\n{result.stderr[-2000:]}")
+    return list(json.loads(result.stdout))
