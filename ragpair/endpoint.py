@@ -15,6 +15,11 @@ LOCAL = "local"
 # People paste what worked in curl; the route is ours to add.
 _ROUTE = re.compile(r"(/v1|/v2|/api)?(/(embeddings|embed|rerank|score|models|generate|classify))?/*$")
 
+_SECRET_INSIDE = (
+    "base_url holds a user name or password, which would show in messages and logs. Pass api_key=, or "
+    "headers={'Authorization': ...}, instead."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -37,10 +42,18 @@ class Endpoint:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:
-        if self.max_concurrency < 1:
-            raise ConfigurationError(f"max_concurrency must be at least 1, not {self.max_concurrency}.")
-        if not self.timeout > 0:
-            raise ConfigurationError(f"timeout must be a positive number of seconds, not {self.timeout}.")
+        if not isinstance(self.max_concurrency, int) or self.max_concurrency < 1:
+            raise ConfigurationError(f"max_concurrency must be a whole number from 1, not {self.max_concurrency!r}.")
+        if not isinstance(self.timeout, int | float) or not self.timeout > 0:
+            raise ConfigurationError(f"timeout must be a positive number of seconds, not {self.timeout!r}.")
+        if self.api_key is not None and not _fits_a_header(self.api_key):
+            raise ConfigurationError(
+                "api_key is empty, or holds a line break, an outer space or another character that no HTTP header can "
+                "carry. If it was read from a file, strip() it; if there is none, pass None."
+            )
+        for name, value in self.headers.items():
+            if not _fits_a_header(value):
+                raise ConfigurationError(f"The value of header {name!r} holds what no HTTP header can carry.")
 
     @property
     def is_local(self) -> bool:
@@ -53,6 +66,11 @@ class Endpoint:
         return ", ".join(self.base_urls)
 
 
+def _fits_a_header(value: object) -> bool:
+    """What does not would come back in the HTTP library's error message, secrets included."""
+    return isinstance(value, str) and value.isascii() and value.isprintable() and value != "" and value == value.strip()
+
+
 def parse_base_urls(base_url: str | Sequence[str]) -> tuple[str, ...]:
     """One URL or several, as people type them, to roots without a trailing "/v1" or route.
 
@@ -62,7 +80,7 @@ def parse_base_urls(base_url: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigurationError: Empty, not http(s), or with a password inside.
     """
-    given = [base_url] if isinstance(base_url, str) else list(base_url)
+    given = list(base_url) if isinstance(base_url, Sequence) and not isinstance(base_url, str | bytes) else [base_url]
     if not given:
         raise ConfigurationError("base_url is empty: pass the address of the server, or 'local' for the embedded one.")
     urls = tuple(dict.fromkeys(_parse_one(url) for url in given))
@@ -71,7 +89,7 @@ def parse_base_urls(base_url: str | Sequence[str]) -> tuple[str, ...]:
     return urls
 
 
-def _parse_one(url: str) -> str:
+def _parse_one(url: object) -> str:
     if not isinstance(url, str) or not url.strip():
         raise ConfigurationError(f"base_url must be an address such as 'http://localhost:8000', not {url!r}.")
     url = url.strip()
@@ -79,18 +97,17 @@ def _parse_one(url: str) -> str:
         return LOCAL
     if "://" not in url:
         url = f"http://{url}"
-    parts = urlsplit(url)
-    if parts.username or parts.password:
-        raise ConfigurationError(
-            "base_url holds a user name or password, which would show in messages and logs. Pass api_key=, or "
-            "headers={'Authorization': ...}, instead."
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"base_url must be an http or https address, not {url!r}.")
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError as exc:
-        raise ConfigurationError(f"base_url {url!r} has an impossible port.") from exc
+        if "@" in url:  # a password with a slash in it looks like a port; exc would show it
+            raise ConfigurationError(_SECRET_INSIDE) from None
+        raise ConfigurationError(f"base_url {url!r} is no address: {exc}.") from exc
+    if parts.username or parts.password:
+        raise ConfigurationError(_SECRET_INSIDE)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"base_url must be an http or https address, not {url!r}.")
     host = "127.0.0.1" if parts.hostname == "0.0.0.0" else parts.hostname
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}{_ROUTE.sub('', parts.path.rstrip('/'))}"

@@ -241,7 +241,9 @@ class Embedder(_Client):
         dialect, served = yield from self._connect()
         match = resolve.embedding_match(self._settings["family"], self._settings["model"], served)
         resolve.check_pooling(match, served)
-        own = self._settings["family"] is None or any(self._settings[f"{side}_prompt"] for side in get_args(Side))
+        own = self._settings["family"] is None or any(
+            self._settings[f"{side}_prompt"] is not None for side in get_args(Side)
+        )
         self._caution(*resolve.embedding_cautions(match, served, own_prompts=own))
         return dialect, served, match
 
@@ -400,7 +402,8 @@ class Reranker(_Client):
         plan = self._plans.get(told)
         if plan is None:
             match = resolve.reranker_match(self._settings["family"], self._settings["model"], served)
-            wish = resolve.wish(match, told, raw=self._settings["scores"] == "raw")
+            raw, declared = self._settings["scores"] == "raw", self._settings["family"] is None
+            wish = resolve.wish(match, told, raw=raw, declared=declared)
             plan = yield from dialect.plan_scores(served, wish)
             if self._settings["scores"] == "probability" and plan.served in ("cosine", "maxsim"):
                 raise ConfigurationError(

@@ -127,7 +127,9 @@ def widths(
     return None, Cut(dimensions, rule.layer_norm)
 
 
-def wish(match: Match[RerankerFamily] | None, instruction: str | None, *, raw: bool) -> ScoreWish:
+def wish(
+    match: Match[RerankerFamily] | None, instruction: str | None, *, raw: bool, declared: bool = False
+) -> ScoreWish:
     """What to ask of the dialect.
 
     Raises:
@@ -139,7 +141,7 @@ def wish(match: Match[RerankerFamily] | None, instruction: str | None, *, raw: b
                 "instruction= was given, but the model's family is not known, so there is no place to put it. Name "
                 "the family=."
             )
-        return ScoreWish(raw=raw)
+        return ScoreWish(raw=raw, declared=declared)
     if match.family.score.native == "rank":
         raise ConfigurationError(f"{match.family.id!r} models order lists and give no scores; they are not supported.")
     return ScoreWish(match.family, frame(match.family, instruction), instruction, raw)

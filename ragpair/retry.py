@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
+from ragpair.errors import ConfigurationError
 from ragpair.wire import Reply
 
 # A server that is full or starting, or the proxy in front of one.
@@ -46,6 +47,10 @@ class RetryPolicy:
     base: float = 0.25
     cap: float = 8.0
     patience: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_retries, int) or self.max_retries < 0:
+            raise ConfigurationError(f"max_retries must be a whole number from 0, not {self.max_retries!r}.")
 
     def delay(self, attempt: int, outcome: Reply | Lost, drops_allowed: int | None = None) -> float | None:
         """Seconds to wait before the next try, or None to stop here.

@@ -37,10 +37,9 @@ def _model(arguments: dict[str, object] | None) -> str:
 
 def _examples(entries: Sequence[Entry], questions: Sequence[Question], asked: Sequence[Asked], reranks: bool) -> Table:
     by_id = {entry.id: entry for entry in entries}
-    table = Table("the customer asks", "recalled first", show_lines=True, expand=True)
-    if reranks:
-        table.add_column("first after reranking")
-    table.add_column("answer")
+    table = Table(show_lines=True, expand=True)
+    for heading in ("the customer asks", "recalled first", *(["first after reranking"] if reranks else []), "answer"):
+        table.add_column(heading, overflow="fold")  # Chinese has no blanks to break at
     for question, found in zip(questions, asked, strict=True):
         firsts = [found.recalled[0], *([found.ranked[0]] if reranks else [])]
         cells = [

@@ -71,12 +71,14 @@ class ScoreWish:
         frame: The family's prompt, if the client writes it.
         instruction: The user's own.
         raw: Wants what comes before the activation, where the server can give it.
+        declared: The user said that the family is in no catalogue, and wants no warning of it.
     """
 
     family: RerankerFamily | None = None
     frame: Frame | None = None
     instruction: str | None = None
     raw: bool = False
+    declared: bool = False
 
     @property
     def activation(self) -> Activation:
@@ -317,7 +319,7 @@ def rejected(reply: Reply, cure: str = "") -> EndpointRejected:
         cure = "That is a web page, not a model server: check base_url, or the proxy in between."
     elif reply.status >= 500:
         cure = cure or "The server failed; its log tells why."
-    message = f"{where} answered {reply.status}: {detail}. {cure}".strip()
+    message = f"{where} answered {reply.status}: {detail.rstrip('.')}. {cure}".strip()
     return kind(message, endpoint=reply.endpoint, status=reply.status, detail=detail)
 
 

@@ -49,7 +49,7 @@ class LlamaCpp:
     in_flight: ClassVar[int | None] = None
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
-        """`/v1/models`; its `capabilities` say "completion" of everything, so the routes themselves must tell."""
+        """`/v1/models`; its `capabilities` say "completion" of everything, so the routes must tell."""
         reply = yield from send(Call("/v1/models"))
         if not reply.ok:
             raise self.refusal(reply, None, task)
@@ -58,6 +58,11 @@ class LlamaCpp:
         ids = [card["id"] for card in cards]
         chosen = pick_model(ids if model is None else names, model, reply)
         card = next(card for card in cards if chosen in (card["id"], *card.get("aliases", ())))
+        if task == "embed" and (yield from send(_pair(chosen))).ok:
+            raise ConfigurationError(
+                f"{reply.endpoint} runs {chosen!r} as a reranker: its vectors would be garbage. Pass the address of an "
+                "embedding model, started with --embeddings."
+            )
         return Served(
             engine=self.name,
             model=chosen,
@@ -85,8 +90,7 @@ class LlamaCpp:
                 f"llama.cpp drops a layer and the token types of {family.id!r} models, so that it ranks them wrongly. "
                 "Serve them with vLLM or SGLang."
             )
-        pair = Call("/v1/rerank", {"model": served.model, "query": "q", "documents": ["d"]})
-        reply = yield from send(pair)
+        reply = yield from send(_pair(served.model))
         if reply.ok and wish.frame is not None:
             return ScorePlan(
                 "rerank",
@@ -96,7 +100,11 @@ class LlamaCpp:
                 activation=wish.activation,
             )
         if reply.ok:
-            cautions = () if family else (f"{served.model!r} is not a known reranker; its scores are taken as logits.",)
+            cautions = (
+                ()
+                if family or wish.declared
+                else (f"{served.model!r} is not a known reranker; its scores are taken as logits.",)
+            )
             state = "pairs over /v1/rerank (logit)"
             return ScorePlan("rerank", "logit", state=state, cautions=cautions, activation=wish.activation)
         if family is None or wish.frame is None or not (family.true_token and family.false_token):
@@ -165,6 +173,11 @@ class LlamaCpp:
         if "too large to process" in text:
             return rejected(reply, "Start llama-server with larger -b and -ub.")
         return rejected(reply)
+
+
+def _pair(model: str) -> Call:
+    """A rerank request, only to see whether there is a reranker."""
+    return Call("/v1/rerank", {"model": model, "query": "q", "documents": ["d"]})
 
 
 def _own_instruction(wish: ScoreWish) -> tuple[str, ...]:

@@ -99,7 +99,10 @@ class Ollama:
         fitting = [card for card in cards if wanted in (card.get("capabilities") or [wanted])]
         if len(fitting) == 1:
             return str(fitting[0]["name"])
-        names = ", ".join(repr(card.get("name")) for card in fitting) or "none that fits"
+        if not fitting:
+            kind = "embedding" if task == "embed" else "language"
+            raise ConfigurationError(f"Ollama has no {kind} model. Get one with: ollama pull NAME")
+        names = ", ".join(repr(card.get("name")) for card in fitting)
         raise ConfigurationError(f"Ollama has several models: pass model=, one of {names}.")
 
     # --- embeddings ---

@@ -133,7 +133,7 @@ class Sglang:
                 ),
                 activation=wish.activation,
             )
-        cautions = () if wish.family else (_unknown_scale(served),)
+        cautions = () if wish.family or wish.declared else (_unknown_scale(served),)
         return ScorePlan(
             "rerank", "logit", state="pairs over /v1/rerank (logit)", cautions=cautions, activation=wish.activation
         )
@@ -206,14 +206,15 @@ class Sglang:
         return int(json_object(reply)["count"])
 
     def too_long(self, reply: Reply) -> TooLong | None:
-        """The message is "The input (N tokens) is longer than the model's context length (M tokens)"; M - 1 fit."""
+        """Two wordings: "longer than the model's context length (M tokens)", of which M - 1 fit, and "the maximum"."""
         text = error_text(reply)
-        if reply.status != 400 or "longer than the model's context length" not in text:
+        context = "longer than the model's context length" in text
+        if reply.status != 400 or not (context or "exceeds the maximum allowed length" in text):
             return None
         found = numbers(text)
         if len(found) < 2:
             return TooLong()
-        return TooLong(length=found[0], limit=found[1] - 1)
+        return TooLong(length=found[0], limit=found[1] - 1 if context else found[1])
 
     def refusal(self, reply: Reply, served: Served | None, task: Task) -> EndpointError:
         """What SGLang's messages mean; some of them give advice that makes things worse."""

@@ -50,6 +50,7 @@ from ragpair.wire import Call, Flow, Reply, send
 _WILD_LOGIT = 1e3
 # A raw query and document of one letter each are a handful of tokens; every reranking template adds dozens.
 _UNTEMPLATED_TOKENS = 12
+_INSTRUCTION_SINCE = (0, 22)
 
 _QWEN3_OVERRIDES = json.dumps(
     {
@@ -129,7 +130,7 @@ class Vllm:
             plan = yield from self._probe(served, plan, wish)
         except _Missing as missing:
             raise self.refusal(missing.reply, served, "rerank") from None
-        if family is not None and family.framing in ("pair", "server"):
+        if wish.declared or (family is not None and family.framing in ("pair", "server")):
             return plan
         if (yield from self._joins_raw(served)):
             return replace(
@@ -169,6 +170,11 @@ class Vllm:
         if not reply.ok:
             raise self.refusal(missing, served, "rerank")
         if _prompt_tokens(reply) > _UNTEMPLATED_TOKENS:
+            if wish.instruction is not None and numbers(served.version)[:2] < _INSTRUCTION_SINCE:
+                raise ConfigurationError(
+                    f"{reply.endpoint} hides /classify, and vLLM {served.version or 'of unknown version'} ignores "
+                    "instructions for its own template (it takes them since 0.22). Let /classify through."
+                )
             plan = ScorePlan(
                 "score",
                 "probability",

@@ -79,7 +79,7 @@ class E5Model:
                 sided[i] = self._cut(sided[i])
                 lengths[i] = self._count(sided[i])
         vectors = np.empty((len(texts), self.card.dims), np.float32)
-        size = min(BATCH, -(-len(texts) // self._cores))
+        size = min(BATCH, -(-len(texts) // self._cores)) or 1
         rows = [[i for i, text in enumerate(sided) if text.is_query is side] for side in (True, False)]
         parts = [side[start : start + size] for side in rows for start in range(0, len(side), size)]
         for part, found in zip(parts, self._workers.map(lambda part: self._encode(part, sided), parts), strict=True):
