@@ -72,9 +72,15 @@ def _client_options(endpoint: Endpoint) -> dict[str, Any]:
 def _request(call: Call) -> dict[str, Any]:
     if call.body is None:
         return {"method": "GET"}
+    try:
+        content = orjson.dumps(call.body)
+    except orjson.JSONEncodeError as exc:
+        raise ConfigurationError(
+            f"The request to {call.path} cannot be written as JSON ({exc}): check extra_body= and the prompts."
+        ) from exc
     return {
         "method": "POST",
-        "content": orjson.dumps(call.body),
+        "content": content,
         "headers": {"Content-Type": "application/json"},
     }
 

@@ -8,7 +8,7 @@ text is ever cut, never the prompt around it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +21,11 @@ from ragpair.scores import Scores, lowest, to_probability
 from ragpair.wire import Call, Flow, Reply, gather, send
 
 OnTooLong = Literal["error", "truncate"]
+OnTooLongDocument = Literal["error", "truncate", "windows"]
+
+# Neighbouring windows of a long document share this part of their length, so that no sentence is lost in a cut.
+_OVERLAP = 0.125
+_SMALLEST_WINDOW = 16  # characters; if not even these fit, nothing will
 
 # A request holds at most this many characters, so that no batch of long texts outgrows a server's or proxy's limit.
 _BATCH_CHARS = 400_000
@@ -42,7 +47,7 @@ class Job:
     dialect: Dialect
     served: Served
     batch_size: int
-    too_long: OnTooLong
+    too_long: OnTooLongDocument
     extra_body: Mapping[str, Any]
 
     def with_extra(self, call: Call) -> Call:
@@ -61,16 +66,18 @@ class Cut:
 # --- texts -----------------------------------------------------------------------------------------------------------
 
 
-def check_texts(texts: Sequence[str], what: str, *, blank_ok: bool = False) -> None:
-    """Refuse what is no text, before anything is sent, by its index.
+def check_texts(texts: Iterable[str], what: str, *, blank_ok: bool = False) -> list[str]:
+    """The texts as a list. What is no text is refused, before anything is sent, by its index.
 
     Raises:
         InvalidInput: Not a list of strings, a blank text, or a lone surrogate, which no tokenizer takes.
     """
-    if isinstance(texts, str | bytes):
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         raise InvalidInput(f"pass a list of {what}s, not one {type(texts).__name__}.")
-    for index, text in enumerate(texts):
+    given = list(texts)
+    for index, text in enumerate(given):
         check_text(text, f"{what} {index}", index, blank_ok=blank_ok)
+    return given
 
 
 def check_text(text: str, what: str, index: int | None = None, *, blank_ok: bool = False) -> None:
@@ -157,12 +164,16 @@ def embed(job: EmbedJob, texts: Sequence[str], prompt: Prompt) -> Flow[Vectors]:
 
 
 def _embed_batch(job: EmbedJob, items: Sequence[tuple[int, str]], prompt: Prompt) -> Flow[Vectors]:
-    reply = yield from send(job.call([text for _, text in items], prompt))
-    if reply.ok:
-        return job.dialect.read_embeddings(reply, len(items))
-    long = job.dialect.too_long(reply)
-    if long is None and not (reply.status == 503 and len(items) > 1):
-        raise job.dialect.refusal(reply, job.served, "embed")
+    texts = [text for _, text in items]
+    reply = None
+    long = yield from _fatal(job, [(prompt.render(text),) for text in texts])
+    if long is None:
+        reply = yield from send(job.call(texts, prompt))
+        if reply.ok:
+            return job.dialect.read_embeddings(reply, len(items))
+        long = job.dialect.too_long(reply)
+        if long is None and not (reply.status == 503 and len(items) > 1):
+            raise job.dialect.refusal(reply, job.served, "embed")
     if len(items) > 1:  # one is too long, or all are more than the server's queue ever holds
         half = len(items) // 2
         left = yield from _embed_batch(job, items[:half], prompt)
@@ -237,12 +248,17 @@ def score(job: ScoreJob, query: str, documents: Sequence[str]) -> Flow[Scale]:
 
 
 def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) -> Flow[Scale]:
-    reply = yield from send(job.call(query, [text for _, text in items]))
-    if reply.ok:
-        return job.dialect.read_scores(job.plan, reply, len(items))
-    long = job.dialect.too_long(reply)
-    if long is None and not (reply.status == 503 and len(items) > 1 and not job.plan.whole):
-        raise job.dialect.refusal(reply, job.served, "rerank")
+    texts = [text for _, text in items]
+    frame = job.plan.frame
+    reply = None
+    long = yield from _fatal(job, [(frame.full(query, text),) if frame else (query, text) for text in texts])
+    if long is None:
+        reply = yield from send(job.call(query, texts))
+        if reply.ok:
+            return job.dialect.read_scores(job.plan, reply, len(items))
+        long = job.dialect.too_long(reply)
+        if long is None and not (reply.status == 503 and len(items) > 1 and not job.plan.whole):
+            raise job.dialect.refusal(reply, job.served, "rerank")
     if len(items) > 1 and not job.plan.whole:
         half = len(items) // 2
         left = yield from _score_batch(job, query, items[:half])
@@ -252,14 +268,25 @@ def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) ->
     index, text = items[0]
     if job.too_long == "error" or len(items) > 1:
         raise _too_long(job, long, reply, f"the query with document {index}", index)
+    if job.too_long == "windows" and len(text) > _SMALLEST_WINDOW:
+        first, second = _windows(text)
+        left = yield from _score_batch(job, query, [(index, first)])
+        right = yield from _score_batch(job, query, [(index, second)])
+        return np.maximum(left, right)
 
     def render(short: str) -> str:
-        return job.plan.frame.full(query, short) if job.plan.frame else f"{query} {short}"
+        return frame.full(query, short) if frame else f"{query} {short}"
 
     reply = yield from _send_shorter(job, long, text, render, lambda short: job.call(query, [short]))
     if reply.ok:
         return job.dialect.read_scores(job.plan, reply, 1)
     raise job.dialect.refusal(reply, job.served, "rerank")
+
+
+def _windows(text: str) -> tuple[str, str]:
+    """Two overlapping halves of a text; those that are still too long are halved again."""
+    half, shared = len(text) // 2, int(len(text) * _OVERLAP / 2)
+    return text[: half + shared], text[half - shared :]
 
 
 # --- lengths ---------------------------------------------------------------------------------------------------------
@@ -303,14 +330,35 @@ def _count(job: Job, text: str) -> Flow[int | None]:
     return job.dialect.read_count(reply) if reply.ok else None
 
 
-def _too_long(job: Job, long: TooLong, reply: Reply, what: str, index: int) -> InputTooLong:
+def _fatal(job: Job, inputs: Sequence[tuple[str, ...]]) -> Flow[TooLong | None]:
+    """The first input, a text or a pair, that would kill the server: counted before it is sent, if it may be so long.
+
+    A pair has as many special tokens as its texts have alone. No text has more tokens than bytes and special tokens.
+    """
+    fatal = job.served.fatal
+    if fatal is None:
+        return None
+    for texts in inputs:
+        if sum(len(text.encode()) + _PAIR_SPECIALS for text in texts) < fatal:
+            continue
+        count = 0
+        for text in texts:
+            count += (yield from _count(job, text)) or 0
+        if count >= fatal:
+            return TooLong(count, job.served.limit)
+    return None
+
+
+def _too_long(job: Job, long: TooLong, reply: Reply | None, what: str, index: int) -> InputTooLong:
     limit = long.limit or job.served.limit
     has = f"has {long.length} tokens" if long.length else "has more tokens than fit"
     takes = f"; {job.served.model!r} takes {limit}" if limit else ""
+    said = (
+        f"{reply.endpoint} said: {error_text(reply)}" if reply else "it was not sent, since the server would die of it"
+    )
     return InputTooLong(
-        f"{what} {has}{takes} ({reply.endpoint} said: {error_text(reply)}). "
-        "Split it into passages, or pass too_long='truncate' to keep its beginning.",
-        endpoint=reply.endpoint,
+        f"{what} {has}{takes} ({said}). Split it into passages, or pass too_long='truncate' to keep its beginning.",
+        endpoint=reply.endpoint if reply else "",
         index=index,
         length=long.length,
         limit=limit,

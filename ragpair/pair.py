@@ -20,7 +20,7 @@ from ragpair.dialects import DIALECTS, detect
 from ragpair.dialects.base import Dialect, Scale, ScorePlan, Served, Task, Vectors
 from ragpair.endpoint import Endpoint, parse_base_urls
 from ragpair.errors import ConfigurationError, RagpairWarning
-from ragpair.flows import EmbedJob, OnTooLong, ScoreJob, check_text, check_texts, embed, score
+from ragpair.flows import EmbedJob, OnTooLong, OnTooLongDocument, ScoreJob, check_text, check_texts, embed, score
 from ragpair.prompts import Prompt, Side, embedding_prompt, frame, user_prompt
 from ragpair.retry import RetryPolicy
 from ragpair.scores import ScoreKind, Scores
@@ -43,10 +43,9 @@ class _Client:
         engine, too_long, batch_size = settings["engine"], settings["too_long"], settings["batch_size"]
         if engine not in get_args(Engine):
             raise ConfigurationError(f"engine={engine!r} is not known; it is one of {', '.join(get_args(Engine))}.")
-        if too_long not in get_args(OnTooLong):
-            raise ConfigurationError(
-                f"too_long={too_long!r} is not known; it is one of {', '.join(get_args(OnTooLong))}."
-            )
+        ways = get_args(OnTooLong if self._task == "embed" else OnTooLongDocument)
+        if too_long not in ways:
+            raise ConfigurationError(f"too_long={too_long!r} is not known here; it is one of {', '.join(ways)}.")
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ConfigurationError(f"batch_size must be a whole number from 1, not {batch_size!r}.")
         self.endpoint = Endpoint(
@@ -228,7 +227,7 @@ class Embedder(_Client):
         }
 
     def _embed(self, texts: Sequence[str], side: Side, instruction: str | None = None) -> Flow[Vectors]:
-        check_texts(texts, side)
+        texts = check_texts(texts, side)
         if not texts:
             return np.empty((0, self._settings["dimensions"] or 0), np.float32)
         dialect, served, match = yield from self._look()
@@ -279,8 +278,8 @@ class Reranker(_Client):
         instruction: What makes a document relevant, one English sentence, for families that take one.
         scores: "probability", 0 to 1, by the family's own activation; "raw" is what the server returns before that
             where it can (`score_kind` says what it is). Cosines and max-sims are no probabilities: they want "raw".
-        too_long: What becomes of a document that does not fit beside the query: "error", or "truncate" keeps its
-            beginning.
+        too_long: What becomes of a document that does not fit beside the query: "error"; "truncate" keeps its
+            beginning; "windows" scores overlapping passages, and the best one counts.
         batch_size: Documents in one request at most.
         max_concurrency: As for `Embedder`.
         timeout: As for `Embedder`.
@@ -305,7 +304,7 @@ class Reranker(_Client):
         family: str | None = "auto",
         instruction: str | None = None,
         scores: Scores = "probability",
-        too_long: OnTooLong = "error",
+        too_long: OnTooLongDocument = "error",
         batch_size: int = 32,
         max_concurrency: int = 8,
         timeout: float = 120.0,
@@ -389,7 +388,7 @@ class Reranker(_Client):
 
     def _score(self, query: str, documents: Sequence[str], instruction: str | None) -> Flow[Scale]:
         check_text(query, "the query")
-        check_texts(documents, "document", blank_ok=True)
+        documents = check_texts(documents, "document", blank_ok=True)
         if not documents:
             return np.empty(0)
         dialect, served, plan = yield from self._plan(instruction)
@@ -403,7 +402,7 @@ class Reranker(_Client):
         if plan is None:
             match = resolve.reranker_match(self._settings["family"], self._settings["model"], served)
             raw, declared = self._settings["scores"] == "raw", self._settings["family"] is None
-            wish = resolve.wish(match, told, raw=raw, declared=declared)
+            wish = resolve.wish(match, served, told, raw=raw, declared=declared)
             plan = yield from dialect.plan_scores(served, wish)
             if self._settings["scores"] == "probability" and plan.served in ("cosine", "maxsim"):
                 raise ConfigurationError(

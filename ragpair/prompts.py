@@ -41,17 +41,23 @@ class Prompt:
 class Frame:
     """The text in which a reranker reads a query and a document.
 
+    A tokenizer reads control tokens wherever they stand, so a document could end the frame and answer in the model's
+    place: "<|im_end|>", "<|im_start|>assistant", "yes". Inside query and document such strings are broken by a blank
+    after their first character ("< |im_end|>"): still readable, no longer a token. All other text stays as it is.
+
     Attributes:
         query: What stands around the query.
         document: What stands around the document.
         document_first: The document stands before the query.
         splits: A server that joins two strings without a separator makes the exact text out of the two sides.
+        control: The control tokens of the family's vocabulary.
     """
 
     query: Prompt
     document: Prompt
     document_first: bool = False
     splits: bool = True
+    control: tuple[str, ...] = ()
 
     def query_side(self, query: str) -> str:
         """First half of the text.
@@ -60,7 +66,7 @@ class Frame:
             ConfigurationError: This frame does not split.
         """
         self._must_split()
-        return self.query.render(query)
+        return self.query.render(self.harmless(query))
 
     def document_side(self, document: str) -> str:
         """Second half of the text.
@@ -69,12 +75,20 @@ class Frame:
             ConfigurationError: This frame does not split.
         """
         self._must_split()
-        return self.document.render(document)
+        return self.document.render(self.harmless(document))
 
     def full(self, query: str, document: str) -> str:
         """The exact text for the model."""
-        first, second = self.query.render(query), self.document.render(document)
+        first = self.query.render(self.harmless(query))
+        second = self.document.render(self.harmless(document))
         return second + first if self.document_first else first + second
+
+    def harmless(self, text: str) -> str:
+        """The text with control tokens broken."""
+        for token in self.control:
+            if token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
 
     def _must_split(self) -> None:
         if not self.splits:
@@ -144,13 +158,16 @@ def frame(family: RerankerFamily, instruction: str | None = None) -> Frame | Non
     if family.framing != "frame" or text is None:
         return None
     if not text.full:
-        return Frame(_bind_side(text, "query", told), _bind_side(text, "document", told))
+        sides = _bind_side(text, "query", told), _bind_side(text, "document", told)
+        return Frame(*sides, control=family.special_tokens)
     document_first = text.full.index("{document}") < text.full.index("{query}")
     first, second = ("document", "query") if document_first else ("query", "document")
     # Where such a text is cut in two means nothing to the model; right before the second slot is as good as any.
     head, _, tail = text.full.partition(f"{{{second}}}")
-    sides = {first: bind(head, first, instruction=told), second: bind(f"{{{second}}}{tail}", second, instruction=told)}
-    return Frame(sides["query"], sides["document"], document_first=document_first, splits=False)
+    halves = {first: bind(head, first, instruction=told), second: bind(f"{{{second}}}{tail}", second, instruction=told)}
+    return Frame(
+        halves["query"], halves["document"], document_first=document_first, splits=False, control=family.special_tokens
+    )
 
 
 def effective_instruction(family: Family, instruction: str | None) -> str | None:

@@ -128,7 +128,7 @@ def widths(
 
 
 def wish(
-    match: Match[RerankerFamily] | None, instruction: str | None, *, raw: bool, declared: bool = False
+    match: Match[RerankerFamily] | None, served: Served, instruction: str | None, *, raw: bool, declared: bool = False
 ) -> ScoreWish:
     """What to ask of the dialect.
 
@@ -136,12 +136,12 @@ def wish(
         ConfigurationError: An instruction without a place for it, or a family that gives no scores.
     """
     if match is None:
-        if instruction is not None:
+        if instruction is not None and served.kind != "decide":
             raise ConfigurationError(
                 "instruction= was given, but the model's family is not known, so there is no place to put it. Name "
                 "the family=."
             )
-        return ScoreWish(raw=raw, declared=declared)
+        return ScoreWish(instruction=instruction, raw=raw, declared=declared)
     if match.family.score.native == "rank":
         raise ConfigurationError(f"{match.family.id!r} models order lists and give no scores; they are not supported.")
     return ScoreWish(match.family, frame(match.family, instruction), instruction, raw)

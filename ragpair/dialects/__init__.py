@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ragpair.dialects.base import Dialect, json_object, rejected
+from ragpair.dialects.base import Dialect, list_models, rejected
 from ragpair.dialects.llamacpp import LlamaCpp
 from ragpair.dialects.local import Local
 from ragpair.dialects.ollama import Ollama
 from ragpair.dialects.sglang import Sglang
 from ragpair.dialects.vllm import Vllm
 from ragpair.errors import ConfigurationError, MalformedReply
+from ragpair.retry import BUSY
 from ragpair.wire import Call, Flow, send
 
 DIALECTS: dict[str, Dialect] = {
@@ -28,14 +29,14 @@ def detect() -> Flow[Dialect]:
         ConfigurationError: Something else answers there.
     """
     reply = yield from send(Call("/v1/models"))
-    if reply.status in (401, 403):
+    if reply.status in (401, 403) or 300 <= reply.status < 400 or reply.status in BUSY:
         raise rejected(reply)
     owner = ""
     if reply.ok:
         try:
-            cards = json_object(reply).get("data") or []
+            cards = list_models(reply)
             owner = str(cards[0].get("owned_by", "")) if cards else ""
-        except (MalformedReply, AttributeError):
+        except MalformedReply:
             raise rejected(reply, "That is no model server's list of models: check base_url.") from None
     if owner in DIALECTS:
         return DIALECTS[owner]

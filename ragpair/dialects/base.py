@@ -48,6 +48,7 @@ class Served:
         kind: What the model is served as; None if the server does not tell.
         architecture: The model class, "" if not told.
         pooling: How token states become a vector ("cls", "mean", "last"), where the engine has a mind of its own.
+        fatal: Tokens from which on an input is not refused, but kills the server; None if there is no such length.
         cautions: What the user should know, one sentence each; shown once.
     """
 
@@ -56,9 +57,10 @@ class Served:
     version: str = ""
     names: tuple[str, ...] = ()
     limit: int | None = None
-    kind: Literal["embed", "rerank", "generate"] | None = None
+    kind: Literal["embed", "rerank", "generate", "decide"] | None = None
     architecture: str = ""
     pooling: str | None = None
+    fatal: int | None = None
     cautions: tuple[str, ...] = ()
 
 
@@ -247,11 +249,10 @@ def yes_probability(top: Any, yes: str, no: str, reply: Reply) -> tuple[float, f
     Only as many tokens as were asked for are listed. A token that is not listed is less likely than the last one that
     is, so that one's value stands in for it: the score is then a bound, close to 0 or 1.
     """
-    listed = {
-        str(item["token"]): float(item["logprob"])
-        for item in top or ()
-        if isinstance(item, dict) and "token" in item and "logprob" in item
-    }
+    items = [item for item in top or () if isinstance(item, dict) and "token" in item and "logprob" in item]
+    if not all(isinstance(item["logprob"], int | float) for item in items):
+        raise malformed(reply, "a likelihood that is no number")
+    listed = {str(item["token"]): float(item["logprob"]) for item in items}
     if yes not in listed and no not in listed:
         raise malformed(
             reply,
@@ -331,9 +332,33 @@ def json_object(reply: Reply) -> dict[str, Any]:
     return body
 
 
+def object_of(info: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A field that should hold an object; empty if it does not."""
+    value = info.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def list_models(reply: Reply, field: str = "data", name: str = "id") -> list[dict[str, Any]]:
+    """The cards of a list of models, each with a name."""
+    cards = json_object(reply).get(field) or []
+    if not isinstance(cards, list) or not all(isinstance(c, dict) and isinstance(c.get(name), str) for c in cards):
+        raise malformed(reply, "something that is no list of models")
+    return cards
+
+
+def read_number(reply: Reply, name: str) -> int:
+    """A whole number of an answer that must have it."""
+    value = json_object(reply).get(name)
+    if not isinstance(value, int):
+        raise malformed(reply, f"no number {name!r}")
+    return value
+
+
 def pick_model(names: Sequence[str], wanted: str | None, reply: Reply) -> str:
     """The model to ask for: the wanted one if it is served, the only one if none was named."""
-    served = ", ".join(repr(name) for name in names) or "none"
+    if not names:
+        raise ConfigurationError(f"{reply.endpoint} lists no models.")
+    served = ", ".join(repr(name) for name in names)
     if wanted is None:
         if len(names) == 1:
             return names[0]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ragpair.dialects import systemone
 from ragpair.dialects.base import (
     Scale,
     ScorePlan,
@@ -23,9 +24,10 @@ from ragpair.dialects.base import (
     by_index,
     error_text,
     field,
-    json_object,
+    list_models,
     malformed,
     numbers,
+    object_of,
     pick_model,
     read_openai_embeddings,
     rejected,
@@ -53,7 +55,7 @@ class LlamaCpp:
         reply = yield from send(Call("/v1/models"))
         if not reply.ok:
             raise self.refusal(reply, None, task)
-        cards = json_object(reply).get("data") or []
+        cards = list_models(reply)
         names = [name for card in cards for name in dict.fromkeys([card["id"], *card.get("aliases", ())])]
         ids = [card["id"] for card in cards]
         chosen = pick_model(ids if model is None else names, model, reply)
@@ -67,7 +69,8 @@ class LlamaCpp:
             engine=self.name,
             model=chosen,
             names=(chosen, card["id"]),
-            limit=(card.get("meta") or {}).get("n_ctx"),
+            kind="decide" if "decisions" in (card.get("architecture") or {}).get("output_modalities", ()) else None,
+            limit=object_of(card, "meta").get("n_ctx"),
         )
 
     # --- embeddings ---
@@ -84,6 +87,8 @@ class LlamaCpp:
 
     def plan_scores(self, served: Served, wish: ScoreWish) -> Flow[ScorePlan]:
         """`/v1/rerank` where the server has it, else the first token of `/completion`."""
+        if served.kind == "decide":
+            return systemone.plan(wish)
         family = wish.family
         if family is not None and family.llamacpp_wrong:
             raise ConfigurationError(
@@ -125,6 +130,8 @@ class LlamaCpp:
 
     def score_call(self, served: Served, plan: ScorePlan, query: str, documents: Sequence[str]) -> Call:
         """Pairs, or whole prompts with one token of answer each."""
+        if plan.route == systemone.ROUTE:
+            return systemone.call(served, plan, query, documents)
         if plan.frame is None:
             return Call("/v1/rerank", {"model": served.model, "query": query, "documents": list(documents)})
         prompts = [plan.frame.full(query, document) for document in documents]
@@ -132,6 +139,8 @@ class LlamaCpp:
 
     def read_scores(self, plan: ScorePlan, reply: Reply, expected: int) -> Scale:
         """`relevance_score` by index, or P(yes) / (P(yes) + P(no)) of the first tokens."""
+        if plan.route == systemone.ROUTE:
+            return systemone.read(reply)
         if plan.frame is None:
             rows = by_index(field(reply, "results"), expected, reply)
             return to_scale((row.get("relevance_score") for row in rows), reply)
@@ -141,7 +150,7 @@ class LlamaCpp:
 
     def _judge(self, plan: ScorePlan, answer: Any, reply: Reply) -> float:
         tokens = answer.get("completion_probabilities")
-        if not isinstance(tokens, list) or not tokens:
+        if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], dict):
             raise malformed(reply, "no token likelihoods: the model stopped without an answer, or is no reranker")
         return yes_probability(tokens[0].get("top_logprobs"), *plan.answers, reply)[0]
 
@@ -153,7 +162,10 @@ class LlamaCpp:
 
     def read_count(self, reply: Reply) -> int:
         """The number of `tokens`."""
-        return len(json_object(reply)["tokens"])
+        tokens = field(reply, "tokens")
+        if not isinstance(tokens, list):
+            raise malformed(reply, "no list of tokens")
+        return len(tokens)
 
     def too_long(self, reply: Reply) -> TooLong | None:
         """Two wordings: the physical batch (status 500) and the context (status 400)."""

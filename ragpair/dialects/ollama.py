@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from ragpair.dialects import systemone
 from ragpair.dialects.base import (
     Scale,
     ScorePlan,
@@ -26,8 +27,10 @@ from ragpair.dialects.base import (
     error_text,
     field,
     json_object,
+    list_models,
     malformed,
     numbers,
+    object_of,
     rejected,
     to_matrix,
     to_scale,
@@ -70,9 +73,11 @@ class Ollama:
         if not shown.ok:
             raise self.refusal(shown, None, task)
         card = json_object(shown)
-        info: dict[str, Any] = card.get("model_info") or {}
+        info = object_of(card, "model_info")
         architecture = str(info.get("general.architecture", ""))
         capabilities = card.get("capabilities")
+        if capabilities is not None and not isinstance(capabilities, list):
+            raise malformed(shown, "capabilities that are no list")
         if capabilities is not None:
             _check_capabilities(model, task, capabilities, architecture, info)
         return Served(
@@ -81,13 +86,13 @@ class Ollama:
             version=version,
             names=(model,),
             limit=_limit(info, architecture, str(card.get("parameters") or ""), _parse_version(version)),
-            kind=None if capabilities is None else "embed" if "embedding" in capabilities else "generate",
+            kind=_kind(capabilities),
             architecture=architecture,
         )
 
     def _names(self) -> Flow[list[dict[str, Any]]]:
         reply = yield from send(Call("/api/tags"))
-        return list(json_object(reply).get("models") or []) if reply.ok else []
+        return list_models(reply, "models", "name") if reply.ok else []
 
     def _names_line(self) -> Flow[str]:
         cards = yield from self._names()
@@ -123,6 +128,8 @@ class Ollama:
 
     def plan_scores(self, served: Served, wish: ScoreWish) -> Flow[ScorePlan]:
         """One `/api/generate` a document, judged by its first token. One pair is tried first."""
+        if served.kind == "decide":
+            return systemone.plan(wish)
         family = wish.family
         if family is None or wish.frame is None or not (family.true_token and family.false_token):
             known = (
@@ -163,6 +170,8 @@ class Ollama:
 
     def score_call(self, served: Served, plan: ScorePlan, query: str, documents: Sequence[str]) -> Call:
         """The raw prompt of one pair, and one token of answer."""
+        if plan.route == systemone.ROUTE:
+            return systemone.call(served, plan, query, documents)
         assert plan.frame is not None
         (document,) = documents
         return Call(
@@ -182,11 +191,13 @@ class Ollama:
 
     def read_scores(self, plan: ScorePlan, reply: Reply, expected: int) -> Scale:
         """P(yes) / (P(yes) + P(no)) of the first token."""
+        if plan.route == systemone.ROUTE:
+            return systemone.read(reply)
         return to_scale([self._judge(plan, reply)[0]], reply)
 
     def _judge(self, plan: ScorePlan, reply: Reply) -> tuple[float, float]:
         tokens = field(reply, "logprobs")
-        if not isinstance(tokens, list) or not tokens:
+        if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], dict):
             raise malformed(reply, "no token likelihoods: the model stopped without an answer, or is no reranker")
         return yes_probability(tokens[0].get("top_logprobs"), *plan.answers, reply)
 
@@ -243,6 +254,12 @@ def _limit(info: dict[str, Any], architecture: str, parameters: str, version: tu
     return min((limit for limit in limits if isinstance(limit, int)), default=None)
 
 
+def _kind(capabilities: Sequence[str] | None) -> Literal["embed", "generate", "decide"] | None:
+    if capabilities is None:
+        return None
+    return "decide" if "decision" in capabilities else "embed" if "embedding" in capabilities else "generate"
+
+
 def _check_capabilities(
     model: str, task: Task, capabilities: Sequence[str], architecture: str, info: dict[str, Any]
 ) -> None:
@@ -257,7 +274,11 @@ def _check_capabilities(
             f"{model!r} makes no embeddings: it can do {', '.join(capabilities)}. Pass an embedding model, such as "
             "'qwen3-embedding:0.6b' or 'bge-m3'."
         )
-    if task == "rerank" and ("completion" not in capabilities or "bert" in architecture):
+    if (
+        task == "rerank"
+        and "decision" not in capabilities
+        and ("completion" not in capabilities or "bert" in architecture)
+    ):
         raise ConfigurationError(
             f"{model!r} ({architecture}) cannot rerank on Ollama, which runs no cross-encoders and has no rerank "
             "route. Take a Qwen3-Reranker that was converted as a plain language model, or serve the reranker with "

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ragpair.dialects import systemone
 from ragpair.dialects.base import (
     Scale,
     ScorePlan,
@@ -26,9 +27,12 @@ from ragpair.dialects.base import (
     error_text,
     field,
     json_object,
+    list_models,
     malformed,
     numbers,
+    object_of,
     pick_model,
+    read_number,
     read_openai_embeddings,
     rejected,
     to_scale,
@@ -40,6 +44,7 @@ from ragpair.wire import Call, Flow, Reply, send
 _DROPS = 1
 
 _ENCODERS = ("Bert", "XLMRoberta", "Roberta")
+_PADDED = ("XLMRoberta", "Roberta")
 _ENCODER_FLAGS = "--disable-radix-cache --chunked-prefill-size -1"
 
 
@@ -58,19 +63,21 @@ class Sglang:
         reply = yield from send(Call("/v1/models"))
         if not reply.ok:
             raise self.refusal(reply, None, task)
-        cards = json_object(reply).get("data") or []
+        cards = list_models(reply)
         chosen = pick_model([card["id"] for card in cards], model, reply)
         card = next(card for card in cards if card["id"] == chosen)
         info = yield from self._model_info()
-        kind, architecture = _kind(info), (info.get("architectures") or [""])[0]
+        kind, architecture = _kind(info), _architecture(info)
+        limit = _limit(card.get("max_model_len"), architecture)
         encoder = architecture.startswith(_ENCODERS)
-        pooling = (info.get("embedding") or {}).get("pooling", "cls" if encoder else None)
+        pooling = object_of(info, "embedding").get("pooling", "cls" if encoder else None)
         served = Served(
             engine=self.name,
             model=chosen,
             version=(yield from self._version()),
             names=tuple(name for name in (info.get("model_path"), chosen) if name),
-            limit=_limit(card.get("max_model_len"), architecture),
+            limit=limit,
+            fatal=limit + 1 if limit is not None and architecture.startswith(_PADDED) else None,
             kind=kind,
             architecture=architecture,
             pooling=pooling if kind == "embed" else None,
@@ -140,6 +147,8 @@ class Sglang:
 
     def _plan_answers(self, served: Served, wish: ScoreWish) -> Flow[ScorePlan]:
         family = wish.family
+        if family is None and (decides := (yield from systemone.try_plan(served, wish))):
+            return decides
         if family is None or wish.frame is None:
             raise ConfigurationError(
                 f"{served.model!r} is served as a generating model, and is not known as a reranker. If it is one, name "
@@ -174,6 +183,8 @@ class Sglang:
 
     def score_call(self, served: Served, plan: ScorePlan, query: str, documents: Sequence[str]) -> Call:
         """Pairs, or whole prompts; `return_documents` would send every text back."""
+        if plan.route == systemone.ROUTE:
+            return systemone.call(served, plan, query, documents)
         if plan.frame is None:
             body: dict[str, Any] = {"query": query, "documents": list(documents), "return_documents": False}
             return Call("/v1/rerank", body, resend_after_drop=_DROPS)
@@ -185,6 +196,8 @@ class Sglang:
 
     def read_scores(self, plan: ScorePlan, reply: Reply, expected: int) -> Scale:
         """A bare list, best first, or rows in the order of the prompts."""
+        if plan.route == systemone.ROUTE:
+            return systemone.read(reply)
         if plan.frame is None:
             return to_scale((row.get("score") for row in by_index(reply.json(), expected, reply)), reply)
         rows = field(reply, "scores")
@@ -203,7 +216,7 @@ class Sglang:
 
     def read_count(self, reply: Reply) -> int:
         """`count`."""
-        return int(json_object(reply)["count"])
+        return read_number(reply, "count")
 
     def too_long(self, reply: Reply) -> TooLong | None:
         """Two wordings: "longer than the model's context length (M tokens)", of which M - 1 fit, and "the maximum"."""
@@ -234,10 +247,15 @@ class Sglang:
         return rejected(reply)
 
 
+def _architecture(info: dict[str, Any]) -> str:
+    names = info.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
+
+
 def _kind(info: dict[str, Any]) -> Any:
     """Task of a model, by `/model_info`; before 0.5.17 only the architecture and `is_generation` tell."""
-    task = (info.get("embedding") or {}).get("task")
-    architecture = (info.get("architectures") or [""])[0]
+    task = object_of(info, "embedding").get("task")
+    architecture = _architecture(info)
     if task == "classify" or architecture.endswith("ForSequenceClassification"):
         return "rerank"
     if task == "embed":
@@ -251,12 +269,12 @@ def _limit(max_model_len: int | None, architecture: str) -> int | None:
     """Tokens that fit: one less than SGLang says; XLM-R loses one more to padding, and beyond, the server dies."""
     if max_model_len is None:
         return None
-    return max_model_len - (2 if architecture.startswith(("XLMRoberta", "Roberta")) else 1)
+    return max_model_len - (2 if architecture.startswith(_PADDED) else 1)
 
 
 def _check_encoder(info: dict[str, Any], where: str) -> tuple[str, ...]:
     """Encoders need two flags that SGLang does not set by itself; it tells whether they are set since 0.5.17."""
-    cache = (info.get("embedding") or {}).get("cache") or {}
+    cache = object_of(object_of(info, "embedding"), "cache")
     if cache.get("radix_cache_disabled") is False:
         raise ConfigurationError(
             f"{where} runs an encoder model with the radix cache on: [CLS] is then always a cached prefix, vectors "

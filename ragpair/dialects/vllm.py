@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ragpair.dialects import systemone
 from ragpair.dialects.base import (
     Scale,
     ScorePlan,
@@ -33,9 +34,11 @@ from ragpair.dialects.base import (
     error_text,
     field,
     json_object,
+    list_models,
     malformed,
     numbers,
     pick_model,
+    read_number,
     read_openai_embeddings,
     rejected,
     to_scale,
@@ -78,7 +81,7 @@ class Vllm:
         reply = yield from send(Call("/v1/models"))
         if not reply.ok:
             raise self.refusal(reply, None, task)
-        cards = json_object(reply).get("data") or []
+        cards = list_models(reply)
         chosen = pick_model([card["id"] for card in cards], model, reply)
         card = next(card for card in cards if card["id"] == chosen)
         version = yield from send(Call("/version"))
@@ -129,6 +132,8 @@ class Vllm:
         try:
             plan = yield from self._probe(served, plan, wish)
         except _Missing as missing:
+            if family is None and (decides := (yield from systemone.try_plan(served, wish))):
+                return decides
             raise self.refusal(missing.reply, served, "rerank") from None
         if wish.declared or (family is not None and family.framing in ("pair", "server")):
             return plan
@@ -230,6 +235,8 @@ class Vllm:
 
     def score_call(self, served: Served, plan: ScorePlan, query: str, documents: Sequence[str]) -> Call:
         """`/classify` with whole prompts, or `/v1/score` with pairs."""
+        if plan.route == systemone.ROUTE:
+            return systemone.call(served, plan, query, documents)
         if plan.route.startswith("classify"):
             assert plan.frame is not None
             prompts = [plan.frame.full(query, document) for document in documents]
@@ -250,6 +257,8 @@ class Vllm:
 
     def read_scores(self, plan: ScorePlan, reply: Reply, expected: int) -> Scale:
         """`score` of each pair, or the single `probs` of each prompt."""
+        if plan.route == systemone.ROUTE:
+            return systemone.read(reply)
         rows = by_index(field(reply, "data"), expected, reply)
         if not plan.route.startswith("classify"):
             return to_scale((row.get("score") for row in rows), reply)
@@ -273,7 +282,7 @@ class Vllm:
 
     def read_count(self, reply: Reply) -> int:
         """`count`."""
-        return int(json_object(reply)["count"])
+        return read_number(reply, "count")
 
     def too_long(self, reply: Reply) -> TooLong | None:
         """All versions say "maximum context length is N"; the length that most add is a lower bound, not the length."""

@@ -162,7 +162,7 @@ def _load(key: str) -> Model:
 
 def _forget() -> None:
     global _loaded, _loading
-    pass
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_loaded))  # never freed, not even when the child exits
     _loaded, _loading = {}, threading.Lock()
 
 

@@ -118,6 +118,7 @@ class FakeServer:
         hidden: Collection[str] = (),
     ) -> None:
         self._engine = ENGINES[engine](model, task, dims, max_tokens, version)
+        self._work = self._engine.work[task]
         self._api_key, self._latency, self._hidden = api_key, latency, frozenset(hidden)
         self._http: _Http | None = None
         self._lock = threading.Lock()
@@ -141,8 +142,8 @@ class FakeServer:
 
     @property
     def work(self) -> list[Request]:
-        """The requests that embed or score, without probes of the engine and the model."""
-        return [request for request in self.requests if request.path in self._engine.work]
+        """The requests that embed or score, as far as this model can, without questions about engine and model."""
+        return [request for request in self.requests if request.path in self._work]
 
     @property
     def texts(self) -> list[str]:
@@ -187,7 +188,7 @@ class FakeServer:
     def _take(self, path: str) -> Fault | None:
         with self._lock:
             for number, (fault, left) in enumerate(self._faults):
-                if fault.path == path or (fault.path is None and path in self._engine.work):
+                if fault.path == path or (fault.path is None and path in self._work):
                     self._faults[number] = (fault, None if left is None else left - 1)
                     if left is not None and left <= 1:
                         del self._faults[number]
@@ -197,7 +198,7 @@ class FakeServer:
     def _handle(self, request: Request) -> tuple[Answer, Fault]:
         """The answer, and the fault that goes with it."""
         path = request.path.partition("?")[0]
-        works = path in self._engine.work
+        works = path in self._work
         with self._lock:
             self.requests.append(request)
             self._in_flight += works

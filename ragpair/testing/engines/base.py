@@ -43,7 +43,7 @@ class FakeEngine(ABC):
     names: ClassVar[Mapping[Task, str]]
     missing: ClassVar[Answer] = Answer(404, {"detail": "Not Found"})
     unauthorized: ClassVar[Answer] = Answer(401, {"error": "Unauthorized"})
-    work: ClassVar[frozenset[str]]  # the paths that embed or score
+    work: ClassVar[Mapping[Task, frozenset[str]]]  # the paths that embed or score, where the model can
 
     def __init__(self, model: str | None, task: Task, dims: int, max_tokens: int, version: str | None) -> None:
         self.model = model or self.names[task]

@@ -19,7 +19,11 @@ class FakeLlamaCpp(FakeEngine):
     }
     missing = Answer(404, {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}})
     unauthorized = Answer(401, {"error": {"message": "Invalid API Key", "type": "authentication_error", "code": 401}})
-    work = frozenset({"/v1/embeddings", "/v1/rerank", "/completion"})
+    work: ClassVar[Mapping[Task, frozenset[str]]] = {
+        "embed": frozenset({"/v1/embeddings"}),
+        "rerank": frozenset({"/v1/rerank"}),
+        "answers": frozenset({"/completion"}),
+    }
 
     def guards(self, path: str) -> bool:
         """All but health and models."""

@@ -20,7 +20,11 @@ class FakeOllama(FakeEngine):
     }
     missing = Answer(404, "404 page not found", "text/plain")
     unauthorized = Answer(401, {"error": "unauthorized"})
-    work = frozenset({"/api/embed", "/api/generate"})
+    work: ClassVar[Mapping[Task, frozenset[str]]] = {
+        "embed": frozenset({"/api/embed"}),
+        "rerank": frozenset(),
+        "answers": frozenset({"/api/generate"}),
+    }
 
     def error(self, status: int, message: str) -> Any:
         """`{"error": "..."}`."""

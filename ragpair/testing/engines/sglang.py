@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ragpair.testing import model as fake
-from ragpair.testing.engines.base import NO, YES, FakeEngine, Route, usage
+from ragpair.testing.engines.base import NO, YES, FakeEngine, Route, Task, usage
 from ragpair.testing.engines.vllm import FakeVllm
 
 
@@ -13,7 +14,11 @@ class FakeSglang(FakeEngine):
     """SGLang 0.5.23: "rerank" is a cross-encoder that returns logits, "answers" a generating model."""
 
     names = FakeVllm.names
-    work = frozenset({"/v1/embeddings", "/v1/rerank", "/v1/score"})
+    work: ClassVar[Mapping[Task, frozenset[str]]] = {
+        "embed": frozenset({"/v1/embeddings"}),
+        "rerank": frozenset({"/v1/rerank"}),
+        "answers": frozenset({"/v1/rerank", "/v1/score"}),
+    }
 
     def error(self, status: int, message: str) -> Any:
         """Flat, with `"object": "error"`."""

@@ -8,6 +8,10 @@ from typing import Any, ClassVar
 from ragpair.testing import model as fake
 from ragpair.testing.engines.base import FakeEngine, Route, Task, usage
 
+_SCORE = ("/v1/score", "/score")
+_RERANK = ("/v1/rerank", "/rerank", "/v2/rerank")
+_PAIRS = _SCORE + _RERANK
+
 
 class FakeVllm(FakeEngine):
     """vLLM 0.32: an LLM reranker ("answers") is served without a template, as `/classify` and `/v1/score`."""
@@ -17,7 +21,11 @@ class FakeVllm(FakeEngine):
         "rerank": "BAAI/bge-reranker-v2-m3",
         "answers": "Qwen/Qwen3-Reranker-0.6B",
     }
-    work = frozenset({"/v1/embeddings", "/classify", "/v1/score", "/score", "/v1/rerank", "/rerank", "/v2/rerank"})
+    work: ClassVar[Mapping[Task, frozenset[str]]] = {
+        "embed": frozenset({"/v1/embeddings", *_PAIRS}),
+        "rerank": frozenset({"/classify", *_PAIRS}),
+        "answers": frozenset({"/classify", *_PAIRS}),
+    }
 
     def guards(self, path: str) -> bool:
         """Only the routes under /v1."""
@@ -35,8 +43,8 @@ class FakeVllm(FakeEngine):
             ("GET", "/version"): lambda _: {"version": self.version or "0.32.0"},
             ("GET", "/health"): lambda _: {},
             ("POST", "/tokenize"): self._tokenize,
-            **{("POST", path): self._score for path in ("/v1/score", "/score")},
-            **{("POST", path): self._rerank for path in ("/v1/rerank", "/rerank", "/v2/rerank")},
+            **{("POST", path): self._score for path in _SCORE},
+            **{("POST", path): self._rerank for path in _RERANK},
         }
         if self.task == "embed":
             routes["POST", "/v1/embeddings"] = self._embeddings
