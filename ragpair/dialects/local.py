@@ -47,7 +47,8 @@ class Local:
         if task == "rerank" and not card["reranks"]:
             raise ConfigurationError(f"The embedded model {card['id']!r} gives no token vectors and cannot rerank.")
         kind: Task = "rerank" if task == "rerank" else "embed"
-        return Served(self.name, card["id"], names=(card.get("root") or "", card["id"]), limit=card["max_model_len"], kind=kind)
+        names = (card.get("root") or "", card["id"])
+        return Served(self.name, card["id"], names=names, limit=card["max_model_len"], kind=kind)
 
     def embed_call(self, served: Served, texts: Sequence[str], *, dimensions: int | None, truncate: bool) -> Call:
         """`/v1/embeddings`."""

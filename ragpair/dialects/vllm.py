@@ -211,6 +211,12 @@ class Vllm:
                 raise self.refusal(reply, served, "rerank")
             values.append(float(self.read_scores(plan, reply, 1)[0]))
         default, bare = values
+        sigmoid_off = abs(default - sigmoid(np.array([bare]))[0]) > 1e-3
+        if plan.frame is None and bare != default and sigmoid_off:
+            # Late interaction: without the activation, the vectors are not even normalised.
+            kind = yield from self._bare_kind(served, wish)
+            if kind != "logit":
+                return replace(plan, served=kind, state=f"{plan.state}, {kind}", activation=wish.activation)
         if abs(bare) > _WILD_LOGIT:
             raise ConfigurationError(
                 f"{served.model!r} at {reply.endpoint} scores with an uninitialised classifier (a logit of "
@@ -225,7 +231,7 @@ class Vllm:
             return replace(
                 plan, served=kind, state=f"{plan.state}, {kind} whatever the activation", activation=wish.activation
             )
-        if abs(default - sigmoid(np.array([bare]))[0]) > 1e-3:
+        if sigmoid_off:
             return logits  # logit_mean and logit_sigma of the operator, or an activation that we do not know
         if wish.raw:
             return logits

@@ -33,6 +33,14 @@ QWEN3_RERANKER = (
     '{"architectures": ["Qwen3ForSequenceClassification"], "classifier_from_token": ["no", "yes"], '
     '"is_original_qwen3_reranker": true}'
 )
+GEMMA_RERANKER = (
+    '{"architectures": ["GemmaForSequenceClassification"], "classifier_from_token": ["Yes"], '
+    '"method": "no_post_processing"}'
+)
+MXBAI_RERANKER = (
+    '{"architectures": ["Qwen2ForSequenceClassification"], "classifier_from_token": ["0", "1"], '
+    '"method": "from_2_way_softmax"}'
+)
 # SGLang's encoders give wrong vectors, or die, without these two.
 WHOLE = ("--disable-radix-cache", "--chunked-prefill-size", "-1")
 
@@ -84,6 +92,27 @@ LAUNCHES: dict[str, Launch] = {
     "llamacpp-qwen3-rr": Launch(
         "llamacpp", "qwen3-rr.gguf", "Qwen3-Reranker: probabilities, prompt inside the GGUF", ("--reranking",)
     ),
+    # The servers below are for `make parity` alone.
+    "vllm-e5": Launch("vllm", "parity/e5", "an embedder as e5-small-v2: mean pooling"),
+    "vllm-bge": Launch("vllm", "parity/bge", "an embedder as bge-small-en-v1.5: CLS pooling"),
+    "vllm-xlmr-rr-zh": Launch("vllm", "parity/xlmr-rr", "a cross-encoder whose vocabulary has Chinese"),
+    "vllm-bert-ce-zh": Launch("vllm", "parity/bert-ce", "a cross-encoder with an identity head, Chinese too"),
+    "vllm-gemma-rr": Launch(
+        "vllm",
+        "parity/gemma-rr",
+        "bge-reranker-v2-gemma, all overrides, no template: the client owns the prompt",
+        ("--runner", "pooling", "--hf-overrides", GEMMA_RERANKER),
+    ),
+    "vllm-mxbai-rr": Launch(
+        "vllm",
+        "parity/mxbai-rr",
+        "mxbai-rerank-base-v2, all overrides, no template: the client owns the prompt",
+        ("--runner", "pooling", "--hf-overrides", MXBAI_RERANKER),
+    ),
+    "sglang-e5": Launch("sglang", "parity/e5", "an embedder that SGLang pools by CLS", ("--is-embedding", *WHOLE)),
+    "sglang-bge": Launch("sglang", "parity/bge", "an embedder: CLS pooling", ("--is-embedding", *WHOLE)),
+    "sglang-xlmr-rr-zh": Launch("sglang", "parity/xlmr-rr", "a cross-encoder whose vocabulary has Chinese", WHOLE),
+    "sglang-bert-ce-zh": Launch("sglang", "parity/bert-ce", "a cross-encoder with an identity head, Chinese", WHOLE),
 }
 
 

@@ -2,7 +2,8 @@
 
 `model("xlmr-rr")` is a Hugging Face folder, `model("xlmr-rr.gguf")` the same weights for llama.cpp. Which models there
 are, and what they stand for, is told by `inside/build_models.py` and `inside/build_gguf.py`; a change to those scripts
-builds the models anew.
+builds the models anew. `model("parity/e5")` is one of those that only `make parity` needs, by
+`inside/build_parity_models.py`.
 """
 
 import hashlib
@@ -22,6 +23,10 @@ def model(name: str) -> Path:
     """
     folders = cache() / "models"
     _build(folders, "build_models.py", "vllm", str(folders))
+    if name.startswith("parity/"):
+        more = cache() / "models-parity"
+        _build(more, "build_parity_models.py", "vllm", str(folders), str(more), after="build_models.py")
+        return more / name.removeprefix("parity/")
     if not name.endswith(".gguf"):
         return folders / name
     files = cache() / "gguf"

@@ -1,8 +1,8 @@
 """What transformers computes on the CPU in float32; inside vLLM's environment.
 
-Reads `{"kind", "model_dir", "payload"}` as JSON from standard input and writes a JSON list, one entry for each entry of
-the payload. The kinds are told by `tests/live/reference.py`, which calls this. Texts run one at a time: no padding,
-nothing to mask.
+Reads a JSON list of `{"kind", "model_dir", "payload", "answers"}` from standard input and writes a JSON list of lists,
+one entry for each entry of a payload. The kinds are told by `tests/live/reference.py`, which calls this. Texts run one
+at a time: no padding, nothing to mask.
 """
 
 import json
@@ -29,20 +29,23 @@ POOL: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def main() -> None:
-    request = json.load(sys.stdin)
-    kind, folder, payload = request["kind"], request["model_dir"], request["payload"]
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     torch.set_num_threads(2)
     with torch.inference_mode():
-        if kind in POOL:
-            answer = embeddings(folder, tokenizer, payload, POOL[kind])
-        elif kind == "pairs":
-            answer = pair_logits(folder, tokenizer, payload)
-        elif kind == "yes-no":
-            answer = yes_no_log_odds(folder, tokenizer, payload)
-        else:
-            raise ValueError(f"unknown kind {kind!r}")
-    json.dump(answer, sys.stdout)
+        json.dump([answer(**request) for request in json.load(sys.stdin)], sys.stdout)
+
+
+def answer(kind: str, model_dir: str, payload: list[Any], answers: list[str]) -> list[Any]:
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    if kind in POOL:
+        return embeddings(model_dir, tokenizer, payload, POOL[kind])
+    if kind == "pairs":
+        return pair_logits(model_dir, tokenizer, payload)
+    if kind == "yes-no":
+        pieces = [[prompt] for prompt in payload]
+        return [yes - no for yes, no in answer_logits(model_dir, tokenizer, pieces, ["yes", "no"])]
+    if kind == "answers":
+        return answer_logits(model_dir, tokenizer, payload, answers)
+    raise ValueError(f"unknown kind {kind!r}")
 
 
 def embeddings(
@@ -58,14 +61,15 @@ def pair_logits(folder: str, tokenizer: Any, pairs: list[list[str]]) -> list[flo
     return [model(**tokenizer(query, text, return_tensors="pt")).logits.item() for query, text in pairs]
 
 
-def yes_no_log_odds(folder: str, tokenizer: Any, prompts: list[str]) -> list[float]:
+def answer_logits(folder: str, tokenizer: Any, prompts: list[list[str]], answers: list[str]) -> list[list[float]]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    yes, no = tokenizer.convert_tokens_to_ids(["yes", "no"])
-    answer = []
+    tokens = tokenizer.convert_tokens_to_ids(answers)
+    result = []
     for prompt in prompts:
-        logits = model(**tokenizer(prompt, return_tensors="pt", add_special_tokens=False)).logits[0, -1]
-        answer.append((logits[yes] - logits[no]).item())
-    return answer
+        ids = [token for piece in prompt for token in tokenizer(piece, add_special_tokens=False)["input_ids"]]
+        logits = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
+        result.append(logits[tokens].tolist())
+    return result
 
 
 if __name__ == "__main__":

@@ -1,0 +1,198 @@
+"""What a score means on your own documents: a threshold and a probability, fitted from pairs that somebody has judged.
+
+A reranker's 0.5 is a line of its authors' training, not of your archive: the same model answers one collection with
+0.9 for all that is relevant, and another with 0.2. Some fifty judged pairs or more say where the line is:
+
+    reranker = Reranker("http://localhost:8000")
+    scores = np.concatenate([reranker.score(query, documents) for query, documents, _ in judged])
+    relevant = np.concatenate([labels for _, _, labels in judged])  # 1 where the document answers the query, else 0
+    line = calibrate(scores, relevant)
+    RagpairRerank(base_url="http://localhost:8000", min_score=line.threshold)
+
+The line holds for one model, one `scores=` of the reranker and one kind of documents. It needs scikit-learn: pip install
+"ragpair[calibrate]".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ragpair.errors import ConfigurationError, InvalidInput, RagpairWarning
+from ragpair.scores import Scale, ScoreKind, logit, sigmoid
+
+FEWEST = 10  # pairs; with fewer nothing can be fitted
+TRUSTED = 50  # pairs; with fewer the line moves a lot from one sample to the next
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A line between relevant and not, on the scale of the scores that it was fitted from.
+
+    Attributes:
+        threshold: The `min_score` of the adapters: a document is kept from here on.
+        precision: Of the judged pairs that the threshold keeps, the share that is relevant.
+        recall: Of the judged pairs that are relevant, the share that the threshold keeps.
+        slope: `probability` is sigmoid(slope * x + intercept), x being the score, or its logit if it is a probability.
+        intercept: See `slope`.
+        score_kind: What the scores are.
+        n: How many pairs it was fitted from.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    slope: float
+    intercept: float
+    score_kind: ScoreKind
+    n: int
+
+    def __str__(self) -> str:
+        return (
+            f"min_score={self.threshold:.4g} keeps {self.recall:.0%} of what is relevant, and {self.precision:.0%} of "
+            f"what it keeps is relevant ({self.n} judged pairs)"
+        )
+
+    def probability(self, scores: ArrayLike) -> Scale:
+        """How likely documents with these scores are relevant: float64, as many as `scores`, never falling with them.
+
+        Raises:
+            InvalidInput: A score is not a number, or not on the scale of this calibration.
+        """
+        return sigmoid(self.slope * _axis(_numbers(scores), self.score_kind) + self.intercept)
+
+
+def calibrate(
+    scores: ArrayLike,
+    relevant: Sequence[bool] | Sequence[int] | NDArray[Any],
+    *,
+    precision: float | None = None,
+    score_kind: ScoreKind = "probability",
+) -> Calibration:
+    """Fits a threshold and a probability from judged pairs.
+
+    The threshold has the best F1 on these pairs, or the best recall at the `precision` asked for; where several do as
+    well, the one that keeps most. It lies half-way to the next lower score, so that an engine's last digits decide
+    nothing. The probability is Platt's scaling: a logistic regression on the score without regularisation, towards his
+    targets (n1 + 1)/(n1 + 2) and 1/(n0 + 2) in place of 1 and 0, which keep it finite where no pairs overlap.
+
+    Args:
+        scores: Of pairs of query and document, from one reranker, in any order.
+        relevant: For each score 1 or True if the document answers the query, else 0 or False.
+        precision: The share of relevant documents wanted among those kept, above 0 and at most 1; None is the best F1.
+        score_kind: What the scores are: "probability", as from a `Reranker` by default, or with `scores="raw"` what
+            its `describe()["score_kind"]` says.
+
+    Raises:
+        ConfigurationError: scikit-learn is not installed, or no threshold reaches `precision`.
+        InvalidInput: Too few pairs, lengths that differ, a label that is not 0 or 1, labels all alike, a score that is
+            not a number or not on its scale, or scores that fall with relevance.
+    """
+    values, labels = _numbers(scores), _labels(relevant)
+    if len(values) != len(labels):
+        raise InvalidInput(f"{len(values)} scores and {len(labels)} labels: each score needs one.")
+    if len(values) < FEWEST:
+        raise InvalidInput(f"{len(values)} judged pairs are too few to fit from; {FEWEST} are the least.")
+    if labels.all() or not labels.any():
+        raise InvalidInput(
+            f"All {len(labels)} labels are {labels[0]:d}: it takes relevant and irrelevant pairs to draw a line."
+        )
+    if precision is not None and not 0 < precision <= 1:
+        raise ConfigurationError(f"precision={precision} must be above 0 and at most 1.")
+    slope, intercept = _platt(_axis(values, score_kind), labels)
+    if slope <= 0:
+        raise InvalidInput(
+            "The relevant pairs do not score higher than the others, so no threshold can help. Are the labels swapped, "
+            "or the scores of another order? If not, the reranker ranks wrongly: look at its describe()."
+        )
+    threshold, reached, recall = _threshold(values, labels, precision)
+    if len(values) < TRUSTED:
+        warnings.warn(
+            f"{len(values)} judged pairs give a rough line: judge {TRUSTED} or more before you rely on it.",
+            RagpairWarning,
+            stacklevel=2,
+        )
+    return Calibration(threshold, reached, recall, slope, intercept, score_kind, len(values))
+
+
+def _platt(x: Scale, labels: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and intercept; a soft target is both labels at once, weighted."""
+    model = _sklearn("linear_model").LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    spread = float(x.std()) or 1.0  # the solver wants numbers around 1; cosines are not
+    z = (x - x.mean()) / spread
+    ones = int(labels.sum())
+    target = np.where(labels, (ones + 1) / (ones + 2), 1 / (len(labels) - ones + 2))
+    model.fit(np.tile(z, 2)[:, None], np.repeat([1, 0], len(z)), sample_weight=np.concatenate([target, 1 - target]))
+    slope = float(model.coef_[0, 0]) / spread
+    return slope, float(model.intercept_[0]) - slope * float(x.mean())
+
+
+def _threshold(values: Scale, labels: NDArray[np.bool_], wanted: float | None) -> tuple[float, float, float]:
+    """Threshold, and its precision and recall."""
+    precision, recall, lines = _sklearn("metrics").precision_recall_curve(labels, values)
+    precision, recall = precision[:-1], recall[:-1]  # the last point keeps nothing and has no threshold
+    if wanted is None:
+        best = int(np.argmax(2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)))
+    else:
+        reached = np.flatnonzero(precision >= wanted)
+        if not reached.size:
+            raise ConfigurationError(
+                f"No threshold reaches precision={wanted}: on these pairs the best is {precision.max():.3f}."
+            )
+        best = int(reached[0])  # the lowest line has the best recall
+    line = float(lines[best])
+    if best:
+        between = (float(lines[best - 1]) + line) / 2
+        line = between if between > lines[best - 1] else line
+    return line, float(precision[best]), float(recall[best])
+
+
+def _axis(values: Scale, kind: ScoreKind) -> Scale:
+    """The scores on a scale without ends where they have one."""
+    if kind != "probability":
+        return values
+    outside = np.flatnonzero((values < 0) | (values > 1))
+    if outside.size:
+        raise InvalidInput(
+            f"The score {values.flat[outside[0]]} is no probability. If these are raw scores, say which: "
+            "score_kind='logit', 'cosine' or 'maxsim'.",
+            index=int(outside[0]),
+        )
+    return logit(values)
+
+
+def _numbers(scores: ArrayLike) -> Scale:
+    try:
+        values = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError) as exc:
+        raise InvalidInput(f"The scores must be numbers: {exc}.") from None
+    if values.ndim != 1:
+        raise InvalidInput(f"The scores must be one list of numbers, not an array of shape {values.shape}.")
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if wrong.size:
+        raise InvalidInput(f"The score at index {wrong[0]} is {values[wrong[0]]}.", index=int(wrong[0]))
+    return values
+
+
+def _labels(relevant: Any) -> NDArray[np.bool_]:
+    for index, label in enumerate(relevant):
+        if label not in (0, 1):
+            raise InvalidInput(f"The label at index {index} is {label!r}; it must be 0 or 1.", index=index)
+    return np.fromiter(relevant, dtype=np.bool_)
+
+
+def _sklearn(module: str) -> Any:
+    from importlib import import_module  # late, with all that follows: importing ragpair stays cheap
+
+    try:
+        return import_module(f"sklearn.{module}")
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"calibrate() needs scikit-learn, which cannot be imported ({exc}). Install it: pip install "
+            '"ragpair[calibrate]"'
+        ) from exc
