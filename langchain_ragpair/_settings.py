@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from ragpair import ConfigurationError
-from ragpair.flows import OnTooLong
 from ragpair.pair import Engine
 
 
@@ -42,9 +41,6 @@ class ServerSettings(BaseModel):
 
     instruction: str | None = None
     """The task, one English sentence, for models that take one; None is the default of their authors."""
-
-    too_long: OnTooLong = "error"
-    """What becomes of a text over the model's limit: "error", or "truncate" keeps its beginning."""
 
     max_concurrency: int = 8
     """Requests in flight at most, over all threads and tasks that share the object."""

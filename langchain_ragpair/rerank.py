@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 
 from langchain_ragpair._settings import ServerSettings, key_from_env, url_from_env
 from ragpair import ConfigurationError, Ranked, Reranker
+from ragpair.flows import OnTooLongDocument
 from ragpair.scores import Scores
 
 
@@ -60,6 +61,10 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
 
     scores: Scores = "probability"
     """"probability", 0 to 1; or "raw", what the server returns before that, where it can: logits, mostly."""
+
+    too_long: OnTooLongDocument = "error"
+    """What becomes of a document that does not fit beside the query: "error"; "truncate" keeps its beginning; "windows"
+    scores overlapping passages, and the best one counts."""
 
     batch_size: int = 32
     """Documents in one request at most."""

@@ -9,16 +9,15 @@ A reranker's 0.5 is a line of its authors' training, not of your archive: the sa
     line = calibrate(scores, relevant)
     RagpairRerank(base_url="http://localhost:8000", min_score=line.threshold)
 
-The line holds for one model, one `scores=` of the reranker and one kind of documents. It needs scikit-learn: pip install
-"ragpair[calibrate]".
+The line holds for one model, one `scores=` of the reranker and one kind of documents. Fitting it needs scikit-learn:
+pip install "ragpair[calibrate]".
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,7 +68,7 @@ class Calibration:
 
 def calibrate(
     scores: ArrayLike,
-    relevant: Sequence[bool] | Sequence[int] | NDArray[Any],
+    relevant: ArrayLike,
     *,
     precision: float | None = None,
     score_kind: ScoreKind = "probability",
@@ -89,10 +88,15 @@ def calibrate(
             its `describe()["score_kind"]` says.
 
     Raises:
-        ConfigurationError: scikit-learn is not installed, or no threshold reaches `precision`.
+        ConfigurationError: scikit-learn is not installed, no threshold reaches `precision`, or there is no such
+            `score_kind`.
         InvalidInput: Too few pairs, lengths that differ, a label that is not 0 or 1, labels all alike, a score that is
             not a number or not on its scale, or scores that fall with relevance.
     """
+    if score_kind not in get_args(ScoreKind):
+        raise ConfigurationError(f"score_kind={score_kind!r} is none of {', '.join(get_args(ScoreKind))}.")
+    if precision is not None and not 0 < precision <= 1:
+        raise ConfigurationError(f"precision={precision} must be above 0 and at most 1.")
     values, labels = _numbers(scores), _labels(relevant)
     if len(values) != len(labels):
         raise InvalidInput(f"{len(values)} scores and {len(labels)} labels: each score needs one.")
@@ -102,8 +106,6 @@ def calibrate(
         raise InvalidInput(
             f"All {len(labels)} labels are {labels[0]:d}: it takes relevant and irrelevant pairs to draw a line."
         )
-    if precision is not None and not 0 < precision <= 1:
-        raise ConfigurationError(f"precision={precision} must be above 0 and at most 1.")
     slope, intercept = _platt(_axis(values, score_kind), labels)
     if slope <= 0:
         raise InvalidInput(
@@ -122,8 +124,10 @@ def calibrate(
 
 def _platt(x: Scale, labels: NDArray[np.bool_]) -> tuple[float, float]:
     """Slope and intercept; a soft target is both labels at once, weighted."""
+    if x.min() == x.max():
+        return 0.0, 0.0
     model = _sklearn("linear_model").LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
-    spread = float(x.std()) or 1.0  # the solver wants numbers around 1; cosines are not
+    spread = float(x.std())  # the solver wants numbers around 1; cosines are not
     z = (x - x.mean()) / spread
     ones = int(labels.sum())
     target = np.where(labels, (ones + 1) / (ones + 2), 1 / (len(labels) - ones + 2))
@@ -179,11 +183,14 @@ def _numbers(scores: ArrayLike) -> Scale:
     return values
 
 
-def _labels(relevant: Any) -> NDArray[np.bool_]:
-    for index, label in enumerate(relevant):
+def _labels(relevant: ArrayLike) -> NDArray[np.bool_]:
+    labels = np.asarray(relevant, dtype=object)  # as they are: numpy would make a word of every number beside a word
+    if labels.ndim != 1:
+        raise InvalidInput(f"The labels must be one list of 0 and 1, not an array of shape {labels.shape}.")
+    for index, label in enumerate(labels.tolist()):
         if label not in (0, 1):
             raise InvalidInput(f"The label at index {index} is {label!r}; it must be 0 or 1.", index=index)
-    return np.fromiter(relevant, dtype=np.bool_)
+    return labels.astype(np.bool_)
 
 
 def _sklearn(module: str) -> Any:

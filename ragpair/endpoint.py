@@ -106,6 +106,11 @@ def _parse_one(url: object) -> str:
         raise ConfigurationError(f"base_url {url!r} is no address: {exc}.") from exc
     if parts.username or parts.password:
         raise ConfigurationError(_SECRET_INSIDE)
+    if parts.query or parts.fragment:
+        raise ConfigurationError(
+            "base_url holds something after a '?' or '#', which is no part of a server's address. A key belongs in "
+            "api_key= or headers=."
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"base_url must be an http or https address, not {url!r}.")
     host = "127.0.0.1" if parts.hostname == "0.0.0.0" else parts.hostname

@@ -107,8 +107,8 @@ def as_vllm(name: str, query: str, document: str, **asked: str) -> str:
         tools=None,
         documents=None,
         add_generation_prompt=False,
-        bos_token="<s>",
-        eos_token="</s>",  # the tokenizer's own
+        bos_token="<s>",  # the tokenizer's own
+        eos_token="</s>",
         **{key: value for key, value in asked.items() if key in named},
     )
 
