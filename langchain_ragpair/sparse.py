@@ -5,7 +5,7 @@ from __future__ import annotations
 try:
     from langchain_qdrant import SparseEmbeddings, SparseVector
 
-    from langchain_ragpair._bm25 import Bm25Encoder, Weights
+    from ragpair.bm25 import Bm25Encoder, Weights
 except ModuleNotFoundError as exc:
     raise ImportError('RagpairSparseEmbeddings needs its extra: pip install "ragpair[langchain,qdrant]"') from exc
 
@@ -33,7 +33,7 @@ class RagpairSparseEmbeddings(SparseEmbeddings):
     Chinese, Japanese and Thai are split into words by dictionaries, alone or mixed with other writing, whatever the
     `language`; the first such text loads them (0.2 s, 70 MB). Collections in Japanese want language="japanese", or
     words of Chinese characters alone are read as Chinese. Traditional characters are split worse than simplified ones,
-    and neither finds the other. Korean is split at spaces only, so that its words with and without particles do not
+    and find them only where a word is written alike. Korean is split at spaces only, so that its words with and without particles do not
     find each other. Numbers and codes are words.
 
     Args:

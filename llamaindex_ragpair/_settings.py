@@ -17,7 +17,6 @@ from llama_index.core.schema import BaseComponent
 from pydantic import ConfigDict, Field, SecretStr, ValidationError
 
 from ragpair import ConfigurationError
-from ragpair.flows import OnTooLong
 from ragpair.pair import Engine
 
 # LlamaIndex sets these on objects that exist: the first to trace a query, the others are turned by users.
@@ -49,9 +48,6 @@ class ServerSettings(BaseComponent):
 
     instruction: str | None = None
     """The task, one English sentence, for models that take one; None is the default of their authors."""
-
-    too_long: OnTooLong = "error"
-    """What becomes of a text over the model's limit: "error", or "truncate" keeps its beginning."""
 
     max_concurrency: int = 8
     """Requests in flight at most, over all threads and tasks that share the object."""

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from llamaindex_ragpair._settings import ServerSettings, key_from_env, url_from_env
 from ragpair import ConfigurationError, Embedder
+from ragpair.flows import OnTooLong
 
 _UNNAMED = "unknown"  # LlamaIndex's own word for a model without a name
 
@@ -50,6 +51,9 @@ class RagpairEmbedding(ServerSettings, BaseEmbedding):
 
     dimensions: int | None = None
     """Width of the vectors, for models that were trained to be cut."""
+
+    too_long: OnTooLong = "error"
+    """What becomes of a text over the model's limit: "error", or "truncate" keeps its beginning."""
 
     batch_size: int | None = None
     """Texts in one request at most; None is what suits the engine (128 on vLLM and SGLang, 32 elsewhere)."""

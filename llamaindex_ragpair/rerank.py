@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 
 from llamaindex_ragpair._settings import ServerSettings, key_from_env, url_from_env
 from ragpair import ConfigurationError, InvalidInput, Ranked, Reranker
+from ragpair.flows import OnTooLongDocument
 from ragpair.scores import Scores
 
 RETRIEVAL_SCORE = "retrieval_score"
@@ -54,6 +55,10 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
 
     scores: Scores = "probability"
     """"probability", 0 to 1; or "raw", what the server returns before that, where it can: logits, mostly."""
+
+    too_long: OnTooLongDocument = "error"
+    """What becomes of a node that does not fit beside the query: "error"; "truncate" keeps its beginning; "windows"
+    scores overlapping passages, and the best one counts."""
 
     batch_size: int = 32
     """Nodes in one request at most."""

@@ -26,6 +26,7 @@ from ragpair.errors import ConfigurationError, InvalidInput, RagpairWarning
 from ragpair.scores import Scale, ScoreKind, logit, sigmoid
 
 FEWEST = 10  # pairs; with fewer nothing can be fitted
+SATURATED = 1e-6  # a probability this near to 0 or 1 is rounding, or a blank document: no evidence of its own
 TRUSTED = 50  # pairs; with fewer the line moves a lot from one sample to the next
 
 
@@ -77,8 +78,8 @@ def calibrate(
 
     The threshold has the best F1 on these pairs, or the best recall at the `precision` asked for; where several do as
     well, the one that keeps most. It lies half-way to the next lower score, so that an engine's last digits decide
-    nothing. The probability is Platt's scaling: a logistic regression on the score without regularisation, towards his
-    targets (n1 + 1)/(n1 + 2) and 1/(n0 + 2) in place of 1 and 0, which keep it finite where no pairs overlap.
+    nothing. The probability is Platt's scaling: a logistic regression on the score, with a regularisation so weak (C=10
+    on scores of spread 1) that it matters only where few pairs overlap, and keeps the slope finite where none do.
 
     Args:
         scores: Of pairs of query and document, from one reranker, in any order.
@@ -123,17 +124,14 @@ def calibrate(
 
 
 def _platt(x: Scale, labels: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and intercept; a soft target is both labels at once, weighted."""
+    """Slope and intercept."""
     if x.min() == x.max():
         return 0.0, 0.0
-    model = _sklearn("linear_model").LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
-    spread = float(x.std())  # the solver wants numbers around 1; cosines are not
-    z = (x - x.mean()) / spread
-    ones = int(labels.sum())
-    target = np.where(labels, (ones + 1) / (ones + 2), 1 / (len(labels) - ones + 2))
-    model.fit(np.tile(z, 2)[:, None], np.repeat([1, 0], len(z)), sample_weight=np.concatenate([target, 1 - target]))
+    mean, spread = float(x.mean()), float(x.std())
+    model = _sklearn("linear_model").LogisticRegression(C=10.0, tol=1e-8, max_iter=1000)
+    model.fit(((x - mean) / spread)[:, None], labels)
     slope = float(model.coef_[0, 0]) / spread
-    return slope, float(model.intercept_[0]) - slope * float(x.mean())
+    return slope, float(model.intercept_[0]) - slope * mean
 
 
 def _threshold(values: Scale, labels: NDArray[np.bool_], wanted: float | None) -> tuple[float, float, float]:
@@ -167,7 +165,7 @@ def _axis(values: Scale, kind: ScoreKind) -> Scale:
             "score_kind='logit', 'cosine' or 'maxsim'.",
             index=int(outside[0]),
         )
-    return logit(values)
+    return logit(np.clip(values, SATURATED, 1 - SATURATED))
 
 
 def _numbers(scores: ArrayLike) -> Scale:

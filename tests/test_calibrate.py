@@ -67,11 +67,17 @@ class TestProbability:
         assert ((chances >= 0) & (chances <= 1)).all()
 
     def test_stays_finite_where_no_pairs_overlap(self) -> None:
-        line = calibrate(*repeated([0.0, 0.1, 0.9, 1.0], [0, 0, 1, 1], 20))
-        assert np.isfinite([line.slope, line.intercept]).all()
-        low, high = line.probability([0.1, 0.9])
-        assert 0 < low < 0.1
-        assert 0.9 < high < 1
+        line = calibrate(*repeated([0.1, 0.2, 0.7, 0.9], [0, 0, 1, 1], 20))
+        lowest, low, high, highest = line.probability([0.1, 0.2, 0.7, 0.9])
+        assert 0 < lowest < low < 0.1
+        assert 0.9 < high < highest < 1
+
+    def test_is_hardly_moved_by_blank_documents_and_rounded_ones(self) -> None:
+        x, labels = drawn(0.6, 0.5, n=1000)
+        alone = calibrate(sigmoid(x), labels)
+        beside = calibrate(np.concatenate([sigmoid(x), np.zeros(100), np.ones(100)]), [*labels, *[0] * 100, *[1] * 100])
+        middle = np.linspace(0.05, 0.95, 19)
+        assert beside.probability(middle) == pytest.approx(alone.probability(middle), abs=0.03)
 
     def test_refuses_scores_of_another_scale(self) -> None:
         line = calibrate(*repeated([0.1, 0.9], [0, 1], 40))

@@ -14,6 +14,7 @@ from ragpair.dialects.base import Scale, ScorePlan, ScoreWish, Served, field, ma
 from ragpair.wire import Call, Flow, Reply, send
 
 ROUTE = "systemone"
+_LEAST_MASS = 0.5
 _QUESTION = "Does the document answer the query?"
 _CRITERIA = {"true": "The document answers the query.", "false": "The document does not answer the query."}
 
@@ -30,10 +31,17 @@ def plan(wish: ScoreWish) -> ScorePlan:
 
 
 def try_plan(served: Served, wish: ScoreWish) -> Flow[ScorePlan | None]:
-    """The plan, if the server answers the question for one pair; for engines that do not tell what a model can do."""
+    """The plan, if the server answers the question for one pair; for engines that do not tell what a model can do.
+
+    SGLang asks any language model, and tells how likely its answer was a yes or a no at all.
+    """
     wanted = plan(wish)
     reply = yield from send(call(served, wanted, "What is the capital of France?", ["Paris."]))
-    return wanted if reply.ok else None
+    if not reply.ok:
+        return None
+    read(reply)
+    mass = field(reply, "answers")["relevant"].get("x_label_mass")
+    return wanted if not isinstance(mass, int | float) or mass > _LEAST_MASS else None
 
 
 def call(served: Served, plan: ScorePlan, query: str, documents: Sequence[str]) -> Call:

@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -45,9 +46,12 @@ def cut(text: str, tokens: int) -> str:
 
 def embed(text: str, dims: int) -> NDArray[np.float32]:
     """The vector of a text, L2-normalised."""
-    vector = np.zeros(dims)
-    for feature, weight in _features(text):
-        vector += weight * _direction(feature, dims)
+    instruction, _, asked = text.rpartition("\nQuery:")  # an instruction must not drown what is asked
+    vector = 0.2 * _direction(f"={instruction}", dims)
+    vector += 0.05 * _direction(f"={text}", dims)  # different texts have different vectors
+    for word, count in _words(asked).items():
+        for feature, weight in _parts(word):
+            vector += count * weight * _direction(feature, dims)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
@@ -75,17 +79,17 @@ def _direction(feature: str, dims: int) -> NDArray[np.float64]:
     return np.frombuffer(noise, np.uint8) / 127.5 - 1.0
 
 
+def _words(text: str) -> Counter[str]:
+    return Counter(_WORD.findall(text.lower()))
+
+
+def _parts(word: str) -> Iterator[tuple[str, float]]:
+    if _CHINESE_CHARACTER.match(word):
+        yield from ((word[i : i + 2], 1.0) for i in range(max(1, len(word) - 1)))
+    else:
+        yield word, 1.0
+        yield from ((f"#{word[i : i + 4]}", 0.3) for i in range(len(word) - 3))
+
+
 def _terms(text: str) -> set[str]:
-    return {feature for feature, weight in _features(text) if weight == 1.0}
-
-
-def _features(text: str) -> Iterator[tuple[str, float]]:
-    instruction, _, asked = text.rpartition("\nQuery:")  # an instruction must not drown what is asked
-    for word in _WORD.findall(asked.lower()):
-        if _CHINESE_CHARACTER.match(word):
-            yield from ((word[i : i + 2], 1.0) for i in range(max(1, len(word) - 1)))
-        else:
-            yield word, 1.0
-            yield from ((f"#{word[i : i + 4]}", 0.3) for i in range(len(word) - 3))
-    yield f"={instruction}", 0.2
-    yield f"={text}", 0.05  # different texts have different vectors
+    return {feature for word in _words(text) for feature, weight in _parts(word) if weight == 1.0}

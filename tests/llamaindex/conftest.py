@@ -5,7 +5,6 @@ import gc
 import os
 
 import pytest
-
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 

@@ -12,7 +12,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import Document, IndexNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 
 from llamaindex_ragpair import RagpairRerank
-from ragpair import ConfigurationError, EndpointRejected, InvalidInput
+from ragpair import ConfigurationError, EndpointRejected, InputTooLong, InvalidInput
 from ragpair.testing import Fault
 from ragpair.testing.model import logit, sigmoid
 
@@ -113,6 +113,15 @@ def test_what_of_a_node_is_judged(serve, rerank, call, mode, sent):
     call(rerank(server, **settings), "postprocess_nodes", given, query_str=QUERY)
     assert sent in str(server.work[-1].body).replace("\\n", "\n")
     assert ("page" in str(server.work[-1].body)) == (mode == "embed")
+
+
+def test_long_nodes_can_be_cut_or_read_in_windows(serve, rerank, call):
+    server = serve("vllm", task="rerank", max_tokens=24)
+    given = nodes(["word " * 60 + "track my parcel", "a parcel"])
+    with pytest.raises(InputTooLong):
+        call(rerank(server), "postprocess_nodes", given, query_str=QUERY)
+    assert ids(call(rerank(server, too_long="truncate"), "postprocess_nodes", given, query_str=QUERY)) == ["n1", "n0"]
+    assert ids(call(rerank(server, too_long="windows"), "postprocess_nodes", given, query_str=QUERY)) == ["n0", "n1"]
 
 
 def test_all_kinds_of_nodes(serve, rerank, call):

@@ -5,6 +5,7 @@ import inspect
 import json
 import pickle
 import traceback
+from typing import get_type_hints
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
@@ -73,10 +74,12 @@ def settings(one):
 def test_fields_are_the_arguments_of_the_core(cls, core):
     arguments = inspect.signature(core).parameters
     assert set(arguments) <= set(cls.model_fields)
-    made = cls(base_url=URL)
+    made, types = cls(base_url=URL), get_type_hints(core.__init__)
     for name, argument in arguments.items():
         if argument.default is not inspect.Parameter.empty:
             assert getattr(made, name) == argument.default, name
+        if name not in ("base_url", "api_key", "headers", "extra_body"):  # whose types are stricter, or secrets
+            assert cls.model_fields[name].annotation == types[name], name
 
 
 def test_fields_beside_the_core_are_few():

@@ -15,7 +15,7 @@ from typing import Self
 
 from qdrant_edge import Bm25, Bm25Config, Language, StopwordsSet, TokenizerType
 
-from ragpair import ConfigurationError
+from ragpair.errors import ConfigurationError
 
 # Thai, kana and Chinese characters: written without spaces, so that a dictionary must find the words.
 _UNSPACED = re.compile(
