@@ -33,8 +33,8 @@ class RagpairSparseEmbeddings(SparseEmbeddings):
     Chinese, Japanese and Thai are split into words by dictionaries, alone or mixed with other writing, whatever the
     `language`; the first such text loads them (0.2 s, 70 MB). Collections in Japanese want language="japanese", or
     words of Chinese characters alone are read as Chinese. Traditional characters are split worse than simplified ones,
-    and find them only where a word is written alike. Korean is split at spaces only, so that its words with and without particles do not
-    find each other. Numbers and codes are words.
+    and find them only where a word is written alike. Korean is split at spaces only, so that its words with and without
+    particles do not find each other. Numbers and codes are words.
 
     Args:
         language: Whose stop words and word stems, by Qdrant's names ("english", "german", "de"), for writing with

@@ -124,7 +124,7 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
     def _reported(self, nodes: list[NodeWithScore], query: str) -> Iterator[list[NodeWithScore]]:
         """Tell LlamaIndex's two event systems about a call; the nodes found go into the list that this yields."""
         best: list[NodeWithScore] = []
-        name, top_n = self.model or "unknown", self.top_n or len(nodes)
+        name, top_n = self.reranker.model or "unknown", self.top_n or len(nodes)
         dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=name))
         payload: dict[str, object] = {
             EventPayload.NODES: nodes,

@@ -76,6 +76,11 @@ class _Client:
             self._known = (dialect, served)
         return self._known
 
+    @property
+    def model(self) -> str | None:
+        """Name of the model: as served once that is known, else as the user said it."""
+        return self._known[1].model if self._known else self._settings["model"]
+
     def _caution(self, *cautions: str) -> None:
         for caution in cautions:
             if caution not in self._warned:

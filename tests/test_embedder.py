@@ -61,7 +61,7 @@ def test_default_batches_suit_the_engine(serve, embedder, engine):
 
 def test_long_texts_make_small_batches(serve, embedder):
     server = serve("vllm", max_tokens=10**6)
-    embedder(server).embed_documents([f"{n} " + "x" * 150_000 for n in range(5)])
+    embedder(server).embed_documents([f"{n} " + "word " * 30_000 for n in range(5)])
     assert sorted(len(r.body["input"]) for r in server.work) == [1, 2, 2]
 
 

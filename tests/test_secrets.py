@@ -41,8 +41,8 @@ def test_not_in_the_repr(cls):
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_not_in_errors_nor_their_pickles(serve, embedder, call, engine, waits, fault):
-    server = serve(engine, api_key=KEY)
+def test_not_in_errors_nor_their_pickles(serve, embedder, call, waits, fault):
+    server = serve("vllm", api_key=KEY)
     server.fail(fault)
     with pytest.raises(RagpairError) as caught:
         call(embedder(server, api_key=KEY, headers=HEADERS), "embed_documents", ["a"])

@@ -32,7 +32,7 @@ def test_importing_does_not_load_qdrant():
 
 @pytest.mark.parametrize("module", ["langchain_qdrant", "qdrant_edge"])
 def test_sparse_vectors_name_their_extra(monkeypatch, module):
-    for mine in ("langchain_ragpair.sparse", "langchain_ragpair._bm25"):
+    for mine in ("langchain_ragpair.sparse", "ragpair.bm25"):
         monkeypatch.delitem(sys.modules, mine, raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=r'pip install "ragpair\[langchain,qdrant\]"'):

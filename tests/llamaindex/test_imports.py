@@ -31,6 +31,7 @@ def test_without_llama_index(monkeypatch):
 
 def test_without_qdrant_edge(monkeypatch):
     forget(monkeypatch)
+    monkeypatch.delitem(sys.modules, "ragpair.bm25", raising=False)
     monkeypatch.setitem(sys.modules, "qdrant_edge", None)
     again = importlib.import_module("llamaindex_ragpair")
     assert again.RagpairEmbedding

@@ -31,6 +31,7 @@ from .servers import Server
 CASSETTES = Path(__file__).parent / "cassettes"
 NOWHERE = "http://server.invalid"  # no such address exists, so nothing can be reached by accident
 KEPT_HEADERS = ("content-type", "retry-after", "location")
+KEPT_OF_A_REQUEST = 1000  # characters
 _LOCAL_FOLDER = re.compile(rb"(?:\.?/[\w.-]+)+/(models|gguf)/")
 
 
@@ -136,9 +137,12 @@ def _listening(sent: list[Sent]) -> Iterator[None]:
 
 
 def _anonymous(request: Any) -> Any:
-    """Neither host nor key nor the client's headers."""
+    """Neither host nor key nor the client's headers, and of a long body the beginning: nothing reads it again."""
     request.uri = NOWHERE + request.path
     request.headers = {}
+    text = (request.body or b"").decode()
+    if len(text) > KEPT_OF_A_REQUEST:
+        request.body = f"{text[:KEPT_OF_A_REQUEST]}… ({len(text)} characters)"
     return request
 
 

@@ -264,19 +264,15 @@ def test_an_instruction_of_ones_own(wire: Play) -> None:
     assert w.posts[-1][1]["items"] == [card_prompt(QUERY, DOCUMENTS[0], instruction)]
 
 
-def test_one_long_document_beside_the_prompt_is_found(wire: Play) -> None:
-    with wire("sglang/qwen3-reranker-too-long", SGLANG_QWEN3_RERANKER) as w, pytest.raises(InputTooLong) as caught:
-        Reranker(w.url, family=QWEN3).score(QUERY, ["short", LONG])
-    assert caught.value.index == 1
-
-
 def test_a_language_model_of_no_known_family_is_no_reranker(wire: Play) -> None:
     with (
         wire("sglang/language-model-as-reranker", SGLANG_QWEN3_RERANKER) as w,
         pytest.raises(ConfigurationError, match="name its family, for instance family='qwen3-reranker'"),
     ):
         Reranker(w.url, family=None).score(QUERY, DOCUMENTS)
-    assert [path for path, _ in w.posts] == ["/v1/systemone"]  # a model that decides would answer there
+    # A model that decides is asked there. This one answers too, but hardly ever with yes or no.
+    assert [path for path, _ in w.posts] == ["/v1/systemone"]
+    assert w.replies[-1]["answers"]["relevant"]["x_label_mass"] < 0.01
 
 
 def test_a_converted_qwen3_gets_whole_prompts_and_a_caution(wire: Play) -> None:
