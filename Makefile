@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type live bench check clean
+.PHONY: help demo test lint type live parity bench check clean
 
 help:
 	@echo "make demo   a customer-service chain on the embedded models: no server, no key"
 	@echo "make test   the tests: no network, no server"
 	@echo "make lint   ruff and the import contracts    make type   mypy --strict"
 	@echo "make live   installs and starts vLLM, SGLang and llama.cpp on the CPU, and runs the contract on them"
+	@echo "make parity the scores beside those of the model cards' own code, as a table"
 	@echo "make bench  the client's overhead beside its peers"
 	@echo "make check  lint, type, test"
 

@@ -9,7 +9,7 @@ try:
 except ModuleNotFoundError as exc:
     raise ImportError('RagpairSparseEmbeddings needs its extra: pip install "ragpair[langchain,qdrant]"') from exc
 
-from ragpair.flows import check_text, check_texts
+from ragpair.texts import check_text, check_texts
 
 
 class RagpairSparseEmbeddings(SparseEmbeddings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ragpair.flows import check_texts
+from ragpair.texts import check_texts
 
 try:
     from ragpair.bm25 import Bm25Encoder

@@ -7,17 +7,17 @@ text is ever cut, never the prompt around it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from ragpair.dialects.base import Dialect, Scale, ScorePlan, Served, TooLong, Vectors, error_text
-from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput, MalformedReply
+from ragpair.errors import ConfigurationError, InputTooLong, MalformedReply
 from ragpair.prompts import Prompt
 from ragpair.scores import Scores, lowest, to_probability
+from ragpair.texts import distinct, is_blank, split
 from ragpair.wire import Call, Flow, Reply, gather, send
 
 OnTooLong = Literal["error", "truncate"]
@@ -26,10 +26,6 @@ OnTooLongDocument = Literal["error", "truncate", "windows"]
 # Neighbouring windows of a long document share this part of their length, so that no sentence is lost in a cut.
 _OVERLAP = 0.125
 _SMALLEST_WINDOW = 16  # characters; if not even these fit, nothing will
-
-# A request holds at most this many characters, so that no batch of long texts outgrows a server's or proxy's limit.
-_BATCH_CHARS = 400_000
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +38,7 @@ class Job:
         batch_size: Texts in one request at most.
         too_long: What to do with a text over the model's limit.
         extra_body: The user's own fields for every request.
+        endpoint: The address, for messages.
     """
 
     dialect: Dialect
@@ -49,6 +46,7 @@ class Job:
     batch_size: int
     too_long: OnTooLongDocument
     extra_body: Mapping[str, Any]
+    endpoint: str
 
     def with_extra(self, call: Call) -> Call:
         """The call with the user's own fields."""
@@ -61,61 +59,6 @@ class Cut:
 
     width: int
     layer_norm: bool = False
-
-
-# --- texts -----------------------------------------------------------------------------------------------------------
-
-
-def check_texts(texts: Iterable[str], what: str, *, blank_ok: bool = False) -> list[str]:
-    """The texts as a list. What is no text is refused, before anything is sent, by its index.
-
-    Raises:
-        InvalidInput: Not a list of strings, a blank text, or a lone surrogate, which no tokenizer takes.
-    """
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise InvalidInput(f"pass a list of {what}s, not one {type(texts).__name__}.")
-    given = list(texts)
-    for index, text in enumerate(given):
-        check_text(text, f"{what} {index}", index, blank_ok=blank_ok)
-    return given
-
-
-def check_text(text: str, what: str, index: int | None = None, *, blank_ok: bool = False) -> None:
-    """The same for one text."""
-    if not isinstance(text, str):
-        raise InvalidInput(f"{what} is {text!r:.60}, a {type(text).__name__}; it must be a str.", index=index)
-    if not blank_ok and (not text or text.isspace()):
-        raise InvalidInput(f"{what} is blank: it has no meaning that could be embedded. Leave it out.", index=index)
-    if not text.isascii() and (found := _SURROGATE.search(text)):
-        raise InvalidInput(
-            f"{what} has a lone surrogate ({found[0]!a}) at position {found.start()}: it was decoded wrongly "
-            "somewhere. text.encode('utf-8', 'replace').decode() replaces it.",
-            index=index,
-        )
-
-
-def _split(items: Sequence[tuple[int, str]], size: int) -> Iterator[Sequence[tuple[int, str]]]:
-    start = chars = 0
-    for position, (_, text) in enumerate(items):
-        if position > start and (position - start >= size or chars + len(text) > _BATCH_CHARS):
-            yield items[start:position]
-            start, chars = position, 0
-        chars += len(text)
-    if start < len(items):
-        yield items[start:]
-
-
-def _distinct(texts: Sequence[str], skip: Callable[[str], bool] = lambda _: False) -> dict[str, int]:
-    """Each text once, with the index where it stands first."""
-    first: dict[str, int] = {}
-    for index, text in enumerate(texts):
-        if not skip(text):
-            first.setdefault(text, index)
-    return first
-
-
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
 
 
 # --- embedding -------------------------------------------------------------------------------------------------------
@@ -144,9 +87,9 @@ class EmbedJob(Job):
 
 def embed(job: EmbedJob, texts: Sequence[str], prompt: Prompt) -> Flow[Vectors]:
     """One vector a text, L2-normalised, float32 [n, d], in the order of the texts."""
-    first = _distinct(texts)
+    first = distinct(texts)
     items = [(index, text) for text, index in first.items()]
-    batches = list(_split(items, job.batch_size))
+    batches = list(split(items, job.batch_size))
     if len(batches) == 1:
         parts = [(yield from _embed_batch(job, batches[0], prompt))]
     else:
@@ -172,7 +115,7 @@ def _embed_batch(job: EmbedJob, items: Sequence[tuple[int, str]], prompt: Prompt
         if reply.ok:
             return job.dialect.read_embeddings(reply, len(items))
         long = job.dialect.too_long(reply)
-        if long is None and not (reply.status == 503 and len(items) > 1):
+        if long is None and not (_queue_is_short(reply) and len(items) > 1):
             raise job.dialect.refusal(reply, job.served, "embed")
     if len(items) > 1:  # one is too long, or all are more than the server's queue ever holds
         half = len(items) // 2
@@ -180,10 +123,10 @@ def _embed_batch(job: EmbedJob, items: Sequence[tuple[int, str]], prompt: Prompt
         right = yield from _embed_batch(job, items[half:], prompt)
         return np.concatenate([left, right])
     assert long is not None
-    index, text = items[0]
+    index, _ = items[0]
     if job.too_long == "error":
         raise _too_long(job, long, reply, f"text {index}", index)
-    reply = yield from _send_shorter(job, long, text, prompt.render, lambda short: job.call([short], prompt))
+    reply = yield from _send_shorter(job, long, items[0], prompt.render, lambda short: job.call([short], prompt))
     if reply.ok:
         return job.dialect.read_embeddings(reply, 1)
     raise job.dialect.refusal(reply, job.served, "embed")
@@ -232,10 +175,10 @@ class ScoreJob(Job):
 def score(job: ScoreJob, query: str, documents: Sequence[str]) -> Flow[Scale]:
     """One score a document, float64 [n], in the order of the documents. Blank documents get the lowest, unsent."""
     plan = job.plan
-    first = _distinct(documents, skip=_is_blank)
+    first = distinct(documents, skip=is_blank)
     items = [(index, text) for text, index in first.items()]
     size = len(items) if plan.whole else min(job.batch_size, plan.per_call or job.batch_size)
-    batches = [items] if plan.whole and items else list(_split(items, size))
+    batches = [items] if plan.whole and items else list(split(items, size))
     flows = [_score_batch(job, query, batch) for batch in batches]
     parts = [(yield from flows[0])] if len(flows) == 1 else (yield from gather(flows, plan.in_flight))
     values = np.concatenate(parts) if parts else np.empty(0)
@@ -244,7 +187,7 @@ def score(job: ScoreJob, query: str, documents: Sequence[str]) -> Flow[Scale]:
         values, kind = to_probability(values, plan.served, plan.activation), "probability"
     row = {text: number for number, text in enumerate(first)}
     bottom = lowest(kind, values)
-    return np.array([bottom if _is_blank(text) else values[row[text]] for text in documents], dtype=np.float64)
+    return np.array([bottom if is_blank(text) else values[row[text]] for text in documents], dtype=np.float64)
 
 
 def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) -> Flow[Scale]:
@@ -257,7 +200,7 @@ def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) ->
         if reply.ok:
             return job.dialect.read_scores(job.plan, reply, len(items))
         long = job.dialect.too_long(reply)
-        if long is None and not (reply.status == 503 and len(items) > 1 and not job.plan.whole):
+        if long is None and not (_queue_is_short(reply) and len(items) > 1 and not job.plan.whole):
             raise job.dialect.refusal(reply, job.served, "rerank")
     if len(items) > 1 and not job.plan.whole:
         half = len(items) // 2
@@ -277,7 +220,7 @@ def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) ->
     def render(short: str) -> str:
         return frame.full(query, short) if frame else f"{query} {short}"
 
-    reply = yield from _send_shorter(job, long, text, render, lambda short: job.call(query, [short]))
+    reply = yield from _send_shorter(job, long, items[0], render, lambda short: job.call(query, [short]))
     if reply.ok:
         return job.dialect.read_scores(job.plan, reply, 1)
     raise job.dialect.refusal(reply, job.served, "rerank")
@@ -296,12 +239,17 @@ _PAIR_SPECIALS = 4
 
 
 def _send_shorter(
-    job: Job, long: TooLong, text: str, render: Callable[[str], str], call: Callable[[str], Call]
+    job: Job,
+    long: TooLong,
+    item: tuple[int, str],
+    render: Callable[[str], str],
+    call: Callable[[str], Call],
 ) -> Flow[Reply]:
     """The reply to the longest beginning of the text that fits, or nearly; by token counts where the engine counts."""
     limit = long.limit or job.served.limit
     if limit is not None and isinstance(job, ScoreJob) and job.plan.frame is None:
         limit -= _PAIR_SPECIALS
+    index, text = item
     keep = len(text)
     tried = False
     while keep > 0:
@@ -317,7 +265,10 @@ def _send_shorter(
         tried = True
         keep = keep * 4 // 5
     raise InputTooLong(
-        f"{job.served.model!r} has no room for any text beside the prompt and the query (limit: {limit} tokens).",
+        f"{job.served.model!r} has no room for any of text {index} beside the prompt and the query (limit: {limit} "
+        "tokens).",
+        endpoint=job.endpoint,
+        index=index,
         limit=limit,
     )
 
@@ -328,6 +279,13 @@ def _count(job: Job, text: str) -> Flow[int | None]:
         return None
     reply = yield from send(call)
     return job.dialect.read_count(reply) if reply.ok else None
+
+
+def _queue_is_short(reply: Reply) -> bool:
+    """Whether vLLM or SGLang refused a batch because their queue, where each text counts, would never hold it."""
+    return reply.status == 503 and any(
+        words in reply.body for words in (b"cannot accept new requests", b"queue is full")
+    )
 
 
 def _fatal(job: Job, inputs: Sequence[tuple[str, ...]]) -> Flow[TooLong | None]:
@@ -358,7 +316,7 @@ def _too_long(job: Job, long: TooLong, reply: Reply | None, what: str, index: in
     )
     return InputTooLong(
         f"{what} {has}{takes} ({said}). Split it into passages, or pass too_long='truncate' to keep its beginning.",
-        endpoint=reply.endpoint if reply else "",
+        endpoint=reply.endpoint if reply else job.endpoint,
         index=index,
         length=long.length,
         limit=limit,

@@ -20,10 +20,11 @@ from ragpair.dialects import DIALECTS, detect
 from ragpair.dialects.base import Dialect, Scale, ScorePlan, Served, Task, Vectors
 from ragpair.endpoint import Endpoint, parse_base_urls
 from ragpair.errors import ConfigurationError, RagpairWarning
-from ragpair.flows import EmbedJob, OnTooLong, OnTooLongDocument, ScoreJob, check_text, check_texts, embed, score
+from ragpair.flows import EmbedJob, OnTooLong, OnTooLongDocument, ScoreJob, embed, score
 from ragpair.prompts import Prompt, Side, embedding_prompt, frame, user_prompt
 from ragpair.retry import RetryPolicy
 from ragpair.scores import ScoreKind, Scores
+from ragpair.texts import check_text, check_texts
 from ragpair.wire import Flow
 
 T = TypeVar("T")
@@ -94,6 +95,7 @@ class _Client:
             "batch_size": self._settings["batch_size"] or dialect.batch_size,
             "too_long": self._settings["too_long"],
             "extra_body": self._settings["extra_body"] or {},
+            "endpoint": self.endpoint.shown,
         }
 
     def close(self) -> None:

@@ -67,9 +67,9 @@ def to_probability(values: Scale, served: ScoreKind, activation: Activation = PL
 
 
 def lowest(kind: ScoreKind, others: Scale) -> float:
-    """The score of a document that holds nothing: the bottom of the scale, or of the list where there is none."""
+    """The score of a document that holds nothing: the bottom of the scale, or just below the list if there is none."""
     if kind == "probability":
         return 0.0
     if kind == "cosine":
         return -1.0
-    return float(others.min()) if others.size else 0.0
+    return float(np.nextafter(others.min(), -np.inf)) if others.size else 0.0

@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import settings
 
 from ragpair import Embedder, Reranker
 from ragpair.retry import RetryPolicy
-from ragpair.testing import FakeServer
+from ragpair.testing import FakeServer, Fault
 
 settings.register_profile("ragpair", deadline=None)  # machines that run tests are slow now and then
 settings.load_profile("ragpair")
@@ -47,6 +48,21 @@ def serve() -> Iterator[Callable[..., FakeServer]]:
     """Starts a fake server that lives as long as the test: `serve("vllm", task="rerank")`."""
     with ExitStack() as servers:
         yield lambda *args, **kwargs: servers.enter_context(FakeServer(*args, **kwargs))
+
+
+@pytest.fixture
+def together() -> Callable[[FakeServer, int], None]:
+    """`together(server, 4)`: the next four requests that work are answered once all of them have arrived."""
+
+    def meet(server: FakeServer, count: int) -> None:
+        barrier = threading.Barrier(count)
+
+        def wait(_: object) -> None:
+            barrier.wait(10)
+
+        server.fail(Fault.edit(wait, times=count))
+
+    return meet
 
 
 def _maker(cls: type) -> Any:

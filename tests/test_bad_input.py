@@ -260,3 +260,10 @@ def test_surrogates_and_other_nonsense_in_instructions(serve, embedder, reranker
 def test_extra_body_that_is_no_json(serve, embedder):
     with pytest.raises(ConfigurationError, match="extra_body"):
         embedder(serve("vllm"), extra_body={"options": object()}).embed_queries(["q"])
+
+
+def test_no_room_beside_the_query_names_the_server(serve, reranker):
+    server = serve("sglang", task="rerank")
+    with pytest.raises(InputTooLong, match="no room") as caught:
+        reranker(server, too_long="truncate").score(LONG, ["d"])
+    assert caught.value.endpoint == server.url

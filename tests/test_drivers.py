@@ -63,8 +63,9 @@ def test_gathered_results_are_in_order(serve, run):
 
 
 @pytest.mark.parametrize(("limit", "peak"), [(None, 4), (2, 2), (99, 4), (1, 1)])
-def test_a_gathering_may_ask_for_less_than_the_limit(serve, run, limit, peak):
-    server = serve("vllm", latency=0.02)
+def test_a_gathering_may_ask_for_less_than_the_limit(serve, run, limit, peak, together):
+    server = serve("vllm", latency=0.005)
+    together(server, peak)
     run(gather((ask(f"t{n}") for n in range(10)), limit), server, max_concurrency=4)
     assert server.in_flight_peak == peak
 

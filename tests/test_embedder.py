@@ -247,21 +247,24 @@ def test_empty_list_knows_its_width_if_told(serve, embedder, call):
 # --- how many at once ---
 
 
-def test_concurrency_stays_in_its_limit(serve, embedder, call, engine):
-    server = serve(engine, latency=0.02)
-    one = embedder(server, batch_size=1, max_concurrency=3)
-    call(one, "embed_documents", [f"t{n}" for n in range(15)])
-    assert server.in_flight_peak == (2 if engine == "ollama" else 3)
+def test_concurrency_stays_in_its_limit(serve, embedder, call, engine, together):
+    server = serve(engine, latency=0.005)
+    limit = 2 if engine == "ollama" else 3
+    together(server, limit)
+    call(embedder(server, batch_size=1, max_concurrency=3), "embed_documents", [f"t{n}" for n in range(15)])
+    assert server.in_flight_peak == limit
 
 
-def test_default_concurrency(serve, embedder, call):
-    server = serve("vllm", latency=0.03)
+def test_default_concurrency(serve, embedder, call, together):
+    server = serve("vllm", latency=0.005)
+    together(server, 8)
     call(embedder(server, batch_size=1), "embed_documents", [f"t{n}" for n in range(30)])
     assert server.in_flight_peak == 8
 
 
-def test_threads_share_the_limit(serve):
-    server = serve("vllm", latency=0.02)
+def test_threads_share_the_limit(serve, together):
+    server = serve("vllm", latency=0.005)
+    together(server, 4)
     with Embedder(server.url, batch_size=1, max_concurrency=4) as one, ThreadPoolExecutor(6) as pool:
         lists = [[f"{k} {n}" for n in range(6)] for k in range(6)]
         for texts, vectors in zip(lists, pool.map(one.embed_documents, lists), strict=True):
@@ -269,8 +272,9 @@ def test_threads_share_the_limit(serve):
     assert server.in_flight_peak == 4
 
 
-async def test_tasks_share_the_limit(serve):
-    server = serve("vllm", latency=0.02)
+async def test_tasks_share_the_limit(serve, together):
+    server = serve("vllm", latency=0.005)
+    together(server, 4)
     lists = [[f"{k} {n}" for n in range(6)] for k in range(6)]
     async with Embedder(server.url, batch_size=1, max_concurrency=4) as one:
         for texts, vectors in zip(

@@ -383,3 +383,11 @@ def test_one_batch_that_fails_fails_the_call_and_stops_the_rest(serve, embedder,
         call(one, "embed_documents", [f"t{n}" for n in range(100)])
     assert len(server.work) < 20
     assert call(one, "embed_documents", ["still works"]).shape == (1, 64)
+
+
+def test_a_null_in_place_of_a_vector_is_called_a_null(serve, embedder):
+    server = serve("vllm")
+    server.fail(Fault.edit(lambda reply: reply["data"][0].update(embedding=None)))
+    with pytest.raises(MalformedReply) as caught:
+        embedder(server).embed_documents(["a"])
+    assert "late interaction" not in str(caught.value)

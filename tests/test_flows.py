@@ -58,7 +58,7 @@ class Conversation:
 
 
 def embed_job(engine="vllm", batch_size=8, too_long="error", **more):
-    return EmbedJob(DIALECTS[engine], served(engine), batch_size, too_long, {}, **more)
+    return EmbedJob(DIALECTS[engine], served(engine), batch_size, too_long, {}, "http://server", **more)
 
 
 def served(engine):
@@ -197,7 +197,7 @@ PLANS = {
 def score_job(engine, batch_size=8, too_long="error", scores="probability"):
     plan, task = PLANS[engine]
     where = Served(engine, ENGINES[engine].names[task], limit=LIMIT - (engine == "sglang"))
-    return ScoreJob(DIALECTS[engine], where, batch_size, too_long, {}, plan, scores)
+    return ScoreJob(DIALECTS[engine], where, batch_size, too_long, {}, "http://server", plan, scores)
 
 
 @given(st.sampled_from(sorted(ENGINES)), st.lists(st.text("ab 中文", max_size=6), max_size=20), st.integers(1, 9))
@@ -242,7 +242,14 @@ def test_truncating_a_document_leaves_prompt_query_and_others_alone(engine, coun
 def test_a_list_that_must_be_compared_as_a_whole_is_not_split():
     plan = ScorePlan("score", "probability", whole=True)
     job = ScoreJob(
-        DIALECTS["vllm"], Served("vllm", ENGINES["vllm"].names["rerank"]), 2, "error", {}, plan, "probability"
+        DIALECTS["vllm"],
+        Served("vllm", ENGINES["vllm"].names["rerank"]),
+        2,
+        "error",
+        {},
+        "http://server",
+        plan,
+        "probability",
     )
     talk = Conversation("vllm", "rerank")
     talk.run(score(job, "q", [f"d{n}" for n in range(9)]))

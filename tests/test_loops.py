@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from ragpair import Embedder, Reranker
+from ragpair import Embedder, RagpairError, Reranker
 from ragpair.testing import Fault
 from ragpair.testing.model import embed
 
@@ -245,3 +245,17 @@ async def test_the_first_error_stops_the_other_tasks(serve):
             await one.aembed_documents([f"t{n}" for n in range(100)])
         assert await other_tasks() == set()
         assert len(server.work) <= 8
+
+
+def test_closing_while_another_thread_works(serve):
+    server = serve("vllm")
+    one = Embedder(server.url, batch_size=1, max_concurrency=2)
+    one.embed_documents(["warm up"])
+    server.fail(Fault.delay(0.1, times=2))
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(one.embed_documents, TEXTS)
+        arrived(server, 2)
+        one.close()
+        error = working.exception()
+    one.close()
+    assert error is None or isinstance(error, RagpairError)

@@ -133,17 +133,20 @@ def test_batches_are_no_larger_than_batch_size(server, reranker, call):
     assert max(len(documents) for documents in sent(server)) <= 3
 
 
-def test_concurrency_stays_in_its_limit(serve, reranker, call):
-    for engine, task, peak in (("vllm", "rerank", 3), ("ollama", "answers", 3), ("llamacpp", "answers", 3)):
-        server = serve(engine, task=task, latency=0.02)
-        one = reranker(server, batch_size=1, max_concurrency=3)
-        call(one, "score", QUERY, [f"d{n}" for n in range(12)])
-        assert server.in_flight_peak == peak
+def test_concurrency_stays_in_its_limit(server, reranker, call, together):
+    one = reranker(server, batch_size=1, max_concurrency=3)
+    call(one, "score", QUERY, ["warm up"])
+    together(server, 3)
+    call(one, "score", QUERY, [f"d{n}" for n in range(12)])
+    assert server.in_flight_peak == 3
 
 
-def test_ollama_is_asked_four_at_a_time(serve, reranker, call):
-    server = serve("ollama", task="answers", latency=0.02)
-    call(reranker(server), "score", QUERY, [f"d{n}" for n in range(16)])
+def test_ollama_is_asked_four_at_a_time(serve, reranker, call, together):
+    server = serve("ollama", task="answers", latency=0.005)
+    one = reranker(server)
+    call(one, "score", QUERY, ["warm up"])
+    together(server, 4)
+    call(one, "score", QUERY, [f"d{n}" for n in range(16)])
     assert server.in_flight_peak == 4
     assert all(isinstance(request.body["prompt"], str) for request in server.work)
 
@@ -407,3 +410,8 @@ async def test_many_rerankings_at_once(serve, reranker):
     assert [int(row.argmax()) for row in scores] == list(range(12))
     assert server.in_flight_peak <= 4
     await one.aclose()
+
+
+def test_no_blank_document_is_ranked_before_a_real_one(serve, reranker):
+    ranked = reranker(serve("vllm", task="rerank"), scores="raw").rank(QUERY, ["", "bananas", "my"])
+    assert [row.index for row in ranked] == [2, 1, 0]

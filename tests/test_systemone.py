@@ -49,7 +49,7 @@ def test_one_question_is_asked_about_each_document(engine: str) -> None:
         body["answers"]["relevant"]["noul"] = 0.9 if "parcel" in call.body["state"]["document"] else 0.2  # type: ignore[index]
         return reply(body)
 
-    job = ScoreJob(dialect, served, 32, "error", {}, plan=plan, scores="probability")
+    job = ScoreJob(dialect, served, 32, "error", {}, "http://server", plan=plan, scores="probability")
     scores = play(score(job, "where is my order?", ["Bananas.", "Track your parcel."]), server)
     np.testing.assert_allclose(scores, [0.2, 0.9])
     assert [call.path for call in sent] == ["/v1/systemone"] * 2

@@ -247,8 +247,9 @@ def test_it_remembers_what_arrived(serve):
     assert server.texts == ["a"]
 
 
-def test_it_counts_what_is_in_flight(serve):
-    server = serve("vllm", latency=0.1)
+def test_it_counts_what_is_in_flight(serve, together):
+    server = serve("vllm")
+    together(server, 5)
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(lambda n: post(server, "/v1/embeddings", input=[str(n)]), range(5)))
     assert server.in_flight_peak == 5

@@ -28,7 +28,7 @@ from ragpair.errors import (
 from ragpair.prompts import Frame
 from ragpair.retry import BUSY
 from ragpair.scores import PLAIN, Activation, ScoreKind
-from ragpair.wire import Call, Flow, Reply, excerpt
+from ragpair.wire import Call, Flow, Reply, excerpt, send
 
 Vectors = NDArray[np.float32]
 Scale = NDArray[np.float64]
@@ -184,6 +184,8 @@ def to_vector(value: Any, reply: Reply) -> Vectors:
         vector = np.asarray(value, dtype=np.float32)
     except (Base64Error, ValueError, TypeError) as exc:
         raise malformed(reply, f"an embedding that is no list of numbers ({exc})") from exc
+    if vector.ndim == 0:
+        raise malformed(reply, f"{value!r:.20} in place of an embedding")
     if vector.ndim != 1:
         raise malformed(
             reply,
@@ -352,6 +354,17 @@ def read_number(reply: Reply, name: str) -> int:
     if not isinstance(value, int):
         raise malformed(reply, f"no number {name!r}")
     return value
+
+
+def model_card(dialect: Dialect, model: str | None, task: Task) -> Flow[tuple[str, dict[str, Any], Reply]]:
+    """`/v1/models`: the name to ask for, its card, and the reply."""
+    reply = yield from send(Call("/v1/models"))
+    if not reply.ok:
+        raise dialect.refusal(reply, None, task)
+    cards = list_models(reply)
+    by_name = {str(name): card for card in cards for name in (card["id"], *(card.get("aliases") or ()))}
+    chosen = pick_model([card["id"] for card in cards] if model is None else list(by_name), model, reply)
+    return chosen, by_name[chosen], reply
 
 
 def pick_model(names: Sequence[str], wanted: str | None, reply: Reply) -> str:

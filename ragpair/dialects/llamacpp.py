@@ -24,11 +24,10 @@ from ragpair.dialects.base import (
     by_index,
     error_text,
     field,
-    list_models,
     malformed,
+    model_card,
     numbers,
     object_of,
-    pick_model,
     read_openai_embeddings,
     rejected,
     to_scale,
@@ -52,14 +51,7 @@ class LlamaCpp:
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
         """`/v1/models`; its `capabilities` say "completion" of everything, so the routes must tell."""
-        reply = yield from send(Call("/v1/models"))
-        if not reply.ok:
-            raise self.refusal(reply, None, task)
-        cards = list_models(reply)
-        names = [name for card in cards for name in dict.fromkeys([card["id"], *card.get("aliases", ())])]
-        ids = [card["id"] for card in cards]
-        chosen = pick_model(ids if model is None else names, model, reply)
-        card = next(card for card in cards if chosen in (card["id"], *card.get("aliases", ())))
+        chosen, card, reply = yield from model_card(self, model, task)
         if task == "embed" and (yield from send(_pair(chosen))).ok:
             raise ConfigurationError(
                 f"{reply.endpoint} runs {chosen!r} as a reranker: its vectors would be garbage. Pass the address of an "

@@ -27,11 +27,10 @@ from ragpair.dialects.base import (
     error_text,
     field,
     json_object,
-    list_models,
     malformed,
+    model_card,
     numbers,
     object_of,
-    pick_model,
     read_number,
     read_openai_embeddings,
     rejected,
@@ -60,12 +59,7 @@ class Sglang:
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
         """`/v1/models` and `/model_info`: what the model is served as decides whether scores are scores at all."""
-        reply = yield from send(Call("/v1/models"))
-        if not reply.ok:
-            raise self.refusal(reply, None, task)
-        cards = list_models(reply)
-        chosen = pick_model([card["id"] for card in cards], model, reply)
-        card = next(card for card in cards if card["id"] == chosen)
+        chosen, card, reply = yield from model_card(self, model, task)
         info = yield from self._model_info()
         kind, architecture = _kind(info), _architecture(info)
         limit = _limit(card.get("max_model_len"), architecture)

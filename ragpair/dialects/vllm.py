@@ -34,10 +34,9 @@ from ragpair.dialects.base import (
     error_text,
     field,
     json_object,
-    list_models,
     malformed,
+    model_card,
     numbers,
-    pick_model,
     read_number,
     read_openai_embeddings,
     rejected,
@@ -78,12 +77,7 @@ class Vllm:
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
         """`/v1/models` for names and limit, `/version` where it is not hidden."""
-        reply = yield from send(Call("/v1/models"))
-        if not reply.ok:
-            raise self.refusal(reply, None, task)
-        cards = list_models(reply)
-        chosen = pick_model([card["id"] for card in cards], model, reply)
-        card = next(card for card in cards if card["id"] == chosen)
+        chosen, card, _ = yield from model_card(self, model, task)
         version = yield from send(Call("/version"))
         return Served(
             engine=self.name,

@@ -152,6 +152,11 @@ class Attempts:
         )
 
 
+def closed_meanwhile(url: str) -> EndpointUnreachable:
+    """The error of a call whose client somebody else has closed."""
+    return EndpointUnreachable(f"the connections to {url} were closed while a call was using them.", endpoint=url)
+
+
 def width(step: Gather, endpoint: Endpoint) -> int:
     """How many flows of a gathering run at the same time."""
     limit = min(endpoint.max_concurrency, step.in_flight or endpoint.max_concurrency)

@@ -11,7 +11,17 @@ from typing import Any, ClassVar, TypeVar
 import httpx
 
 from ragpair import local
-from ragpair.drivers.common import Attempts, Replicas, advance, client_options, lost, reply, request, width
+from ragpair.drivers.common import (
+    Attempts,
+    Replicas,
+    advance,
+    client_options,
+    closed_meanwhile,
+    lost,
+    reply,
+    request,
+    width,
+)
 from ragpair.endpoint import Endpoint
 from ragpair.errors import ConfigurationError, RagpairError
 from ragpair.retry import Lost
@@ -64,7 +74,7 @@ class _Keeper:
             yield
         finally:
             self._by_loop.pop(id(self.loop), None)
-            for client in self._clients:
+            for client in list(self._clients):
                 await client.aclose()
 
 
@@ -147,6 +157,10 @@ class AsyncDriver:
             return lost(exc)
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise ConfigurationError(f"{url!r} cannot be called: {exc}") from exc
+        except RuntimeError as exc:
+            if client.is_closed:
+                raise closed_meanwhile(url) from exc
+            raise
 
     async def _gather(self, step: Gather) -> list[Any]:
         pending = enumerate(step.flows)

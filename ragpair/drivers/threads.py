@@ -13,7 +13,17 @@ from typing import Any, TypeVar
 import httpx
 
 from ragpair import local
-from ragpair.drivers.common import Attempts, Replicas, advance, client_options, lost, reply, request, width
+from ragpair.drivers.common import (
+    Attempts,
+    Replicas,
+    advance,
+    client_options,
+    closed_meanwhile,
+    lost,
+    reply,
+    request,
+    width,
+)
 from ragpair.endpoint import Endpoint
 from ragpair.errors import ConfigurationError, RagpairError
 from ragpair.retry import Lost
@@ -25,11 +35,12 @@ T = TypeVar("T")
 class _Threads:
     """What a sync driver holds in one process."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, owner: SyncDriver) -> None:
         self.client = httpx.Client(**client_options(endpoint))
         self.pool = ThreadPoolExecutor(endpoint.max_concurrency, thread_name_prefix="ragpair")
         self.places = threading.BoundedSemaphore(endpoint.max_concurrency)
         self.inside = threading.local()
+        self.when_forgotten = weakref.finalize(owner, self.client.close)
 
 
 class SyncDriver:
@@ -61,20 +72,17 @@ class SyncDriver:
         threads = self._by_process.pop(os.getpid(), None)
         if threads is not None:
             threads.pool.shutdown(wait=False, cancel_futures=True)
-            threads.client.close()
+            threads.when_forgotten()
 
     @property
     def _threads(self) -> _Threads:
         pid = os.getpid()
         threads = self._by_process.get(pid)
         if threads is None:
-            fresh = _Threads(self.endpoint)
+            fresh = _Threads(self.endpoint, self)
             threads = self._by_process.setdefault(pid, fresh)  # atomic: of two threads, one wins
-            loser = fresh if threads is not fresh else None
-            if loser is not None:
-                loser.client.close()
-            else:
-                weakref.finalize(self, fresh.client.close)
+            if threads is not fresh:
+                fresh.when_forgotten()
         return threads
 
     def _send(self, call: Call) -> Reply:
@@ -97,6 +105,10 @@ class SyncDriver:
             return lost(exc)
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise ConfigurationError(f"{url!r} cannot be called: {exc}") from exc
+        except RuntimeError as exc:
+            if client.is_closed:
+                raise closed_meanwhile(url) from exc
+            raise
 
     def _gather(self, step: Gather) -> list[Any]:
         threads = self._threads
@@ -124,7 +136,10 @@ class SyncDriver:
                 threads.inside.gather = False
 
         # This thread works too, so that callers who share the pool never wait for each other's whole lists.
-        helpers = [threads.pool.submit(work) for _ in range(width(step, self.endpoint) - 1)]
+        try:
+            helpers = [threads.pool.submit(work) for _ in range(width(step, self.endpoint) - 1)]
+        except RuntimeError as exc:
+            raise closed_meanwhile(self.endpoint.shown) from exc
         try:
             work()
         finally:
