@@ -6,6 +6,10 @@ vectors = Embedder("http://localhost:8000").embed_queries(["where is my parcel?"
 scores = Reranker("http://localhost:8001").score("where is my parcel?", ["Track it in ...", "Bananas are ..."])
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ragpair.errors import (
     ConfigurationError,
     EndpointError,
@@ -18,7 +22,9 @@ from ragpair.errors import (
     RagpairError,
     RagpairWarning,
 )
-from ragpair.pair import Embedder, Ranked, Reranker
+
+if TYPE_CHECKING:
+    from ragpair.pair import Embedder, Ranked, Reranker
 
 __all__ = [
     "ConfigurationError",
@@ -37,3 +43,12 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """What needs numpy is imported when it is asked for: that is most of the time that an import takes."""
+    if name in ("Embedder", "Ranked", "Reranker"):
+        from ragpair import pair
+
+        return getattr(pair, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
