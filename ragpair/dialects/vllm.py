@@ -48,7 +48,7 @@ from ragpair.prompts import Frame
 from ragpair.scores import PLAIN, ScoreKind, sigmoid
 from ragpair.wire import Call, Flow, Reply, send
 
-# A trained head stays far below; uninitialised memory used as a classifier was seen at 1e14.
+# A trained head stays far below, and is never 0 to the last digit; uninitialised memory was seen at 1e14.
 _WILD_LOGIT = 1e3
 # A raw query and document of one letter each are a handful of tokens; every reranking template adds dozens.
 _UNTEMPLATED_TOKENS = 12
@@ -211,7 +211,7 @@ class Vllm:
             kind = yield from self._bare_kind(served, wish)
             if kind != "logit":
                 return replace(plan, served=kind, state=f"{plan.state}, {kind}", activation=wish.activation)
-        if abs(bare) > _WILD_LOGIT:
+        if abs(bare) > _WILD_LOGIT or bare == 0.0:
             raise ConfigurationError(
                 f"{served.model!r} at {reply.endpoint} scores with an uninitialised classifier (a logit of "
                 f"{bare:.1e}): it was launched with num_labels but without classifier_from_token. Its scores are "
