@@ -54,7 +54,7 @@ class RagpairEmbeddings(ServerSettings, Embeddings):
     """What becomes of a text over the model's limit: "error", or "truncate" keeps its beginning."""
 
     batch_size: int | None = None
-    """Texts in one request at most; None is what suits the engine (128 on vLLM and SGLang, 32 elsewhere)."""
+    """Texts in one request at most; None is what suits the engine (128 on vLLM and SGLang, 64 on Ollama)."""
 
     @cached_property
     def embedder(self) -> Embedder:

@@ -56,7 +56,7 @@ class RagpairEmbedding(ServerSettings, BaseEmbedding):
     """What becomes of a text over the model's limit: "error", or "truncate" keeps its beginning."""
 
     batch_size: int | None = None
-    """Texts in one request at most; None is what suits the engine (128 on vLLM and SGLang, 32 elsewhere)."""
+    """Texts in one request at most; None is what suits the engine (128 on vLLM and SGLang, 64 on Ollama)."""
 
     model_name: str = _UNNAMED
     """What LlamaIndex reads; it follows `model`, and may be passed in its place."""

@@ -145,7 +145,8 @@ class Embedder(_Client):
         document_prompt: The same for documents.
         dimensions: Width of the vectors, for models that were trained to be cut.
         too_long: What becomes of a text over the model's limit: "error", or "truncate" keeps its beginning.
-        batch_size: Texts in one request at most; None is what suits the engine (128 on vLLM and SGLang, 32 elsewhere).
+        batch_size: Texts in one request at most; None is what suits the engine: 128 on vLLM and SGLang, 64 on Ollama,
+            32 elsewhere.
         max_concurrency: Requests in flight at most, over everybody who shares the object.
         timeout: Seconds to wait for the answer to one request.
         max_retries: How often to try again after faults that pass.

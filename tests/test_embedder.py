@@ -56,7 +56,8 @@ def test_batches_are_no_larger_than_batch_size(serve, embedder, call, engine, ba
 def test_default_batches_suit_the_engine(serve, embedder, engine):
     server = serve(engine)
     embedder(server).embed_documents([f"t{n}" for n in range(200)])
-    assert max(len(r.body["input"]) for r in server.work) == (128 if engine in ("vllm", "sglang") else 32)
+    expected = {"vllm": 128, "sglang": 128, "ollama": 64, "llamacpp": 32}
+    assert max(len(r.body["input"]) for r in server.work) == expected[engine]
 
 
 def test_long_texts_make_small_batches(serve, embedder):

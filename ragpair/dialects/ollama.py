@@ -53,7 +53,7 @@ class Ollama:
     name: ClassVar[str] = "ollama"
     truncates: ClassVar[bool] = True
     checks_dimensions: ClassVar[bool] = False
-    batch_size: ClassVar[int] = 32
+    batch_size: ClassVar[int] = 64
     in_flight: ClassVar[int | None] = 2  # embedding models run one text at a time; a second request hides the way there
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
