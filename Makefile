@@ -43,6 +43,9 @@ type: $(VENV)/ready-dev
 live: $(VENV)/ready-dev
 	$(BIN)/pytest tests/live -m live
 
+parity: $(VENV)/ready-dev
+	$(BIN)/python -m tests.live.parity --write docs/parity.md
+
 bench: $(VENV)/ready-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --group bench
 	$(BIN)/python benchmarks/client_overhead.py

@@ -9,8 +9,11 @@ Where a row's flags are those of a mistake that people make, the row says so.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+
+import ragpair
 
 from .engines import Engine
 from .models import model
@@ -41,6 +44,7 @@ MXBAI_RERANKER = (
     '{"architectures": ["Qwen2ForSequenceClassification"], "classifier_from_token": ["0", "1"], '
     '"method": "from_2_way_softmax"}'
 )
+TEMPLATES = Path(ragpair.__path__[0]) / "templates"
 # SGLang's encoders give wrong vectors, or die, without these two.
 WHOLE = ("--disable-radix-cache", "--chunked-prefill-size", "-1")
 
@@ -70,6 +74,39 @@ LAUNCHES: dict[str, Launch] = {
         "qwen3-rr-orig",
         "a mistake: the popular command, without classifier_from_token; healthy, and without rerank routes",
         ("--runner", "pooling", "--hf-overrides", '{"architectures": ["Qwen3ForSequenceClassification"]}'),
+    ),
+    "vllm-qwen3-rr-numlabels1": Launch(
+        "vllm",
+        "qwen3-rr-orig",
+        "a mistake: one label, but no classifier_from_token; it answers with an uninitialised head",
+        (
+            *("--runner", "pooling", "--hf-overrides"),
+            '{"architectures": ["Qwen3ForSequenceClassification"], "num_labels": 1}',
+        ),
+    ),
+    "vllm-qwen3-rr-template": Launch(
+        "vllm",
+        "qwen3-rr-orig",
+        "Qwen3-Reranker, all overrides, with our template: the server writes the prompt on its rerank routes",
+        (
+            *("--runner", "pooling", "--hf-overrides", QWEN3_RERANKER),
+            *("--chat-template", str(TEMPLATES / "vllm" / "qwen3-reranker.jinja")),
+        ),
+    ),
+    "sglang-qwen3-rr-template": Launch(
+        "sglang",
+        "qwen3-rr-orig",
+        "Qwen3-Reranker with our template: the server writes the prompt on its rerank route",
+        (*WHOLE, "--chat-template", str(TEMPLATES / "sglang" / "qwen3-reranker.jinja")),
+    ),
+    "sglang-xlmr-rr-defaults": Launch(
+        "sglang", "xlmr-rr", "a mistake: a cross-encoder without the two flags; the first rerank kills the server"
+    ),
+    "sglang-qwen3-rr-embedding": Launch(
+        "sglang",
+        "qwen3-rr-orig",
+        "a mistake: Qwen3-Reranker with --is-embedding; its rerank route answers 200 with noise",
+        ("--is-embedding", *WHOLE),
     ),
     "sglang-minilm": Launch(
         "sglang",
@@ -111,6 +148,9 @@ LAUNCHES: dict[str, Launch] = {
     ),
     "sglang-e5": Launch("sglang", "parity/e5", "an embedder that SGLang pools by CLS", ("--is-embedding", *WHOLE)),
     "sglang-bge": Launch("sglang", "parity/bge", "an embedder: CLS pooling", ("--is-embedding", *WHOLE)),
+    "llamacpp-xlmr-rr-zh": Launch(
+        "llamacpp", "parity/xlmr-rr.gguf", "a cross-encoder whose vocabulary has Chinese", ("--reranking",)
+    ),
     "sglang-xlmr-rr-zh": Launch("sglang", "parity/xlmr-rr", "a cross-encoder whose vocabulary has Chinese", WHOLE),
     "sglang-bert-ce-zh": Launch("sglang", "parity/bert-ce", "a cross-encoder with an identity head, Chinese", WHOLE),
 }

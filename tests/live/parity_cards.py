@@ -1,7 +1,8 @@
 """What the cards of the models say: prompts, pooling, answers and activations, typed from the cards.
 
-Nothing here comes from the catalogue of `ragpair`: that is what is being examined. Where the authors' code tokenizes a
-prompt in pieces, so does the reference.
+Nothing here comes from the catalogue of `ragpair`: that is what is being examined. A prompt is written in the pieces
+that the authors' code tokenizes one by one. A server gets text and tokenizes it whole, so a token may reach over a seam
+("?" and a newline are one token of Qwen's); where that happens, what a server can be given is `in_one_piece`.
 
 Each card also has a mistake that people make, with its own reference. Where the mistake is far from the truth, the
 comparison would have noticed it.
@@ -126,6 +127,12 @@ class RerankerCard:
         values = np.asarray(logits, dtype=np.float64).reshape(len(logits), -1)
         score = values[:, 0] - values[:, 1] if values.shape[1] == 2 else values[:, 0]
         return 1 / (1 + np.exp(-(score - self.shift)))
+
+    def in_one_piece(self) -> "RerankerCard":
+        """The same text, tokenized whole."""
+        return replace(
+            self, pieces=("".join(self.pieces),), wrong_pieces=("".join(self.wrong_pieces),) if self.pieces else ()
+        )
 
     def _prompt(self, query: str, document: str) -> list[str]:
         return [piece.format(query=query, document=document, instruction=self.instruction) for piece in self.pieces]

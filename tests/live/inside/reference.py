@@ -29,7 +29,7 @@ POOL: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two wait for each other on a busy machine, and take many times longer
     with torch.inference_mode():
         json.dump([answer(**request) for request in json.load(sys.stdin)], sys.stdout)
 
