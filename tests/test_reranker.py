@@ -415,3 +415,11 @@ async def test_many_rerankings_at_once(serve, reranker):
 def test_no_blank_document_is_ranked_before_a_real_one(serve, reranker):
     ranked = reranker(serve("vllm", task="rerank"), scores="raw").rank(QUERY, ["", "bananas", "my"])
     assert [row.index for row in ranked] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("documents", [40, 200])
+def test_a_listwise_reranker_is_never_split(serve, reranker, documents):
+    server = serve("vllm", task="rerank", model="jinaai/jina-reranker-v3")
+    one = reranker(server, scores="raw", batch_size=8)
+    assert one.score(QUERY, [f"document {n}" for n in range(documents)]).shape == (documents,)
+    assert len(server.work[-1].body["text_2"]) == documents

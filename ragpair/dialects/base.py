@@ -83,6 +83,17 @@ class ScoreWish:
     declared: bool = False
 
     @property
+    def whole(self) -> bool:
+        """Whether documents are compared with each other, so that they must go together."""
+        return self.family is not None and self.family.type == "listwise"
+
+    @property
+    def bare(self) -> ScoreKind:
+        """What the head gives before any activation: logits, but for families that compare vectors."""
+        native = self.family.score.native if self.family else "logit"
+        return native if native in ("cosine", "maxsim") else "logit"
+
+    @property
     def activation(self) -> Activation:
         """What the family's authors make probabilities with."""
         return PLAIN if self.family is None else Activation(self.family.score.shift, self.family.score.scale)

@@ -102,8 +102,14 @@ class LlamaCpp:
                 if family or wish.declared
                 else (f"{served.model!r} is not a known reranker; its scores are taken as logits.",)
             )
-            state = "pairs over /v1/rerank (logit)"
-            return ScorePlan("rerank", "logit", state=state, cautions=cautions, activation=wish.activation)
+            return ScorePlan(
+                "rerank",
+                wish.bare,
+                whole=wish.whole,
+                state=f"pairs over /v1/rerank ({wish.bare})",
+                cautions=cautions,
+                activation=wish.activation,
+            )
         if family is None or wish.frame is None or not (family.true_token and family.false_token):
             raise self.refusal(reply, served, "rerank")
         plan = ScorePlan(

@@ -136,7 +136,12 @@ class Sglang:
             )
         cautions = () if wish.family or wish.declared else (_unknown_scale(served),)
         return ScorePlan(
-            "rerank", "logit", state="pairs over /v1/rerank (logit)", cautions=cautions, activation=wish.activation
+            "rerank",
+            wish.bare,
+            whole=wish.whole,
+            state=f"pairs over /v1/rerank ({wish.bare})",
+            cautions=cautions,
+            activation=wish.activation,
         )
 
     def _plan_answers(self, served: Served, wish: ScoreWish) -> Flow[ScorePlan]:

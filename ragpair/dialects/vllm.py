@@ -119,7 +119,7 @@ class Vllm:
         plan = ScorePlan(
             "score",
             "probability",
-            whole=family is not None and family.type == "listwise",
+            whole=wish.whole,
             instruction=wish.instruction,
             state="pairs over /v1/score",
         )
@@ -144,8 +144,8 @@ class Vllm:
 
     def _bare_kind(self, served: Served, wish: ScoreWish) -> Flow[ScoreKind]:
         """What scores are that no activation changes: cosines, max-sims, or the logits of an identity head."""
-        if wish.family is not None and wish.family.score.native in ("cosine", "maxsim"):
-            return wish.family.score.native
+        if wish.bare != "logit":
+            return wish.bare
         reply = yield from send(self.embed_call(served, ["q"], dimensions=None, truncate=False))
         if reply.status == 501:
             return "maxsim"

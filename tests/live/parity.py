@@ -43,7 +43,7 @@ def vectors(launch: str, card: EmbeddingCard, bound: float = SAME_VECTOR, **more
 
 
 LLAMACPP_XLMR = (
-    "llama.cpp computes this model less exactly (why is not known; its tanh form of GELU explains a fifth of it), so "
+    "llama.cpp computes this model less exactly (why is not known; its tanh form of GELU explains little of it), so "
     "it is held to {bound:g} and to {order:.0%} of the order. The GGUF writer of these tests leaves out "
     "SentencePiece's table of normalisations, so only the pairs are compared that it would not change (no full-width "
     "punctuation, no newlines, no doubled or trailing blanks)."
