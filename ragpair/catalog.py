@@ -292,6 +292,7 @@ def family(name: str, kind: Kind | None = None) -> Any:
         from difflib import get_close_matches  # late: only for this message
 
         near = get_close_matches(name.casefold(), [*known.families, *known.repos], n=3)
+        near = near or [one for one, family in known.families.items() if name.casefold() in one and family.kind == kind]
         names = [known.repos[one].repo if one in known.repos else one for one in near]
         hint = f"Did you mean {', '.join(map(repr, names))}?" if names else "`ragpair models` lists all."
         raise ConfigurationError(f"No model family is called {name!r}. {hint}")

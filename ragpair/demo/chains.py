@@ -48,7 +48,12 @@ Chain = Callable[[str], Asked]
 def build(framework: Framework, setup: Setup, entries: Sequence[Entry]) -> Chain:
     """Index the entries, and return the chain."""
     try:
-        return {"langchain": langchain_chain, "llamaindex": llamaindex_chain}[framework](setup, entries)
+        from qdrant_client.http.exceptions import ApiException
+
+        try:
+            return {"langchain": langchain_chain, "llamaindex": llamaindex_chain}[framework](setup, entries)
+        except ApiException as exc:
+            raise ConfigurationError(f"Qdrant at {setup.qdrant_url} could not be used: {exc}") from exc
     except ImportError as exc:
         raise ConfigurationError(f'{exc}. The demo needs: pip install "ragpair[all]"') from exc
 

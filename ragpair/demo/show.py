@@ -20,8 +20,8 @@ def run(console: Console, language: Language, framework: Framework, setup: Setup
     entries, questions = load(language)
     answered = [question for question in questions if question.answer is not None]
     console.rule(f"{NAMES[language]}: {len(entries)} FAQ entries, {len(answered)} customers' questions")
-    console.print(f"recall: {_model(setup.embed)}   rerank: {_model(setup.rerank)}   chain: {framework}, Qdrant")
     chain = build(framework, setup, entries)
+    console.print(f"recall: {_model(setup.embed)}   rerank: {_model(setup.rerank)}   chain: {framework}, Qdrant")
     asked = [
         chain(question.text) for question in track(answered, description="asking", console=console, transient=True)
     ]
