@@ -48,7 +48,7 @@ def test_a_repository_is_found_by_each_of_its_spellings(id_, repo):
         f"someone/{base}:Q8_0",
         f"hf.co/{repo}-GGUF:Q4_K_M",
         f"/m/{base.lower()}-q8_0.gguf",
-        f"/root/.cache/huggingface/hub/models--{org}--{base}/snapshots/0123abc",
+        f"/home/me/.cache/huggingface/hub/models--{org}--{base}/snapshots/0123abc",
     ):
         match = find(name)
         assert match, name
