@@ -95,11 +95,14 @@ class FrameText:
         query_side: First half, with {query}.
         document_side: Second half, with {document}.
         full: The whole, with both; only if it cannot be split after the query.
+        pieces: The same text as the authors' code tokenizes it: piece by piece, so that no token reaches over a seam,
+            and with the special token before it that a tokenizer adds by itself. Empty if they tokenize the whole.
     """
 
     query_side: str = ""
     document_side: str = ""
     full: str = ""
+    pieces: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.full or self.query_side + self.document_side
@@ -342,7 +345,8 @@ def _family(row: dict[str, Any], vocabularies: dict[str, list[str]]) -> Family:
         facts["score"] = Score(**row["score"])
         for key in ("frame", "frame_with_instruction"):
             if key in row:
-                facts[key] = FrameText(**{**row["frame"], **row[key]})
+                text = {**row["frame"], **row[key]}
+                facts[key] = FrameText(**{**text, "pieces": tuple(text.get("pieces", ()))})
     unknown = facts.keys() - own - {"dims", "max_tokens"}
     assert not unknown, f"{row['id']}: no such facts: {unknown}"
     return cls(**{key: value for key, value in facts.items() if key in own})

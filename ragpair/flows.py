@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
-from ragpair.dialects.base import Dialect, Scale, ScorePlan, Served, TooLong, Vectors, error_text
+from ragpair.dialects.base import Dialect, Scale, ScorePlan, Served, TakesTokens, TooLong, Vectors, error_text
 from ragpair.errors import ConfigurationError, InputTooLong, MalformedReply
 from ragpair.prompts import Prompt
 from ragpair.scores import Scores, lowest, to_probability
@@ -126,7 +126,12 @@ def _embed_batch(job: EmbedJob, items: Sequence[tuple[int, str]], prompt: Prompt
     index, _ = items[0]
     if job.too_long == "error":
         raise _too_long(job, long, reply, f"text {index}", index)
-    reply = yield from _send_shorter(job, long, items[0], prompt.render, lambda short: job.call([short], prompt))
+
+    def call(short: str) -> Flow[Call]:
+        yield from ()
+        return job.call([short], prompt)
+
+    reply = yield from _send_shorter(job, long, items[0], prompt.render, call)
     if reply.ok:
         return job.dialect.read_embeddings(reply, 1)
     raise job.dialect.refusal(reply, job.served, "embed")
@@ -196,7 +201,7 @@ def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) ->
     reply = None
     long = yield from _fatal(job, [(frame.full(query, text),) if frame else (query, text) for text in texts])
     if long is None:
-        reply = yield from send(job.call(query, texts))
+        reply = yield from send((yield from _score_call(job, query, texts)))
         if reply.ok:
             return job.dialect.read_scores(job.plan, reply, len(items))
         long = job.dialect.too_long(reply)
@@ -220,10 +225,31 @@ def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) ->
     def render(short: str) -> str:
         return frame.full(query, short) if frame else f"{query} {short}"
 
-    reply = yield from _send_shorter(job, long, items[0], render, lambda short: job.call(query, [short]))
+    reply = yield from _send_shorter(job, long, items[0], render, lambda short: _score_call(job, query, [short]))
     if reply.ok:
         return job.dialect.read_scores(job.plan, reply, 1)
     raise job.dialect.refusal(reply, job.served, "rerank")
+
+
+def _score_call(job: ScoreJob, query: str, documents: Sequence[str]) -> Flow[Call]:
+    """The request, after the texts were tokenized piece by piece where the authors do so."""
+    if not job.plan.constants or job.plan.frame is None:
+        return job.call(query, documents)
+    dialect, frame = cast(TakesTokens, job.dialect), job.plan.frame
+
+    def tokens(prompt: Prompt, text: str) -> Flow[tuple[int, ...]]:
+        reply = yield from send(dialect.tokens_call(job.served, prompt.render(frame.harmless(text))))
+        if not reply.ok:
+            raise dialect.refusal(reply, job.served, "rerank")
+        return dialect.read_tokens(reply)
+
+    prompts: list[list[int]] = [[] for _ in documents]
+    for piece, constant in zip(frame.pieces, job.plan.constants, strict=True):
+        shared = (yield from tokens(piece.prompt, query)) if piece.slot == "query" else constant
+        for prompt, document in zip(prompts, documents, strict=True):
+            own = (yield from tokens(piece.prompt, document)) if piece.slot == "document" else shared
+            prompt.extend(own)
+    return job.with_extra(dialect.score_tokens_call(job.served, job.plan, prompts))
 
 
 def _windows(text: str) -> tuple[str, str]:
@@ -243,7 +269,7 @@ def _send_shorter(
     long: TooLong,
     item: tuple[int, str],
     render: Callable[[str], str],
-    call: Callable[[str], Call],
+    call: Callable[[str], Flow[Call]],
 ) -> Flow[Reply]:
     """The reply to the longest beginning of the text that fits, or nearly; by token counts where the engine counts."""
     limit = long.limit or job.served.limit
@@ -259,7 +285,7 @@ def _send_shorter(
             keep = min(keep - 1, keep * limit // count)
             continue
         if tried or keep < len(text):
-            reply = yield from send(call(short))
+            reply = yield from send((yield from call(short)))
             if job.dialect.too_long(reply) is None:
                 return reply
         tried = True

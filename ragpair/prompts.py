@@ -38,6 +38,19 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a frame that the authors' code tokenizes by itself.
+
+    Attributes:
+        slot: Which text stands in it, if one does.
+        prompt: What stands around that text, or all of the piece.
+    """
+
+    slot: Side | None
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """The text in which a reranker reads a query and a document.
 
@@ -51,6 +64,7 @@ class Frame:
         document_first: The document stands before the query.
         splits: A server that joins two strings without a separator makes the exact text out of the two sides.
         control: The control tokens of the family's vocabulary.
+        pieces: The frame as the authors' code tokenizes it, if that is not in one go.
     """
 
     query: Prompt
@@ -58,6 +72,7 @@ class Frame:
     document_first: bool = False
     splits: bool = True
     control: tuple[str, ...] = ()
+    pieces: tuple[Piece, ...] = ()
 
     def query_side(self, query: str) -> str:
         """First half of the text.
@@ -159,7 +174,8 @@ def frame(family: RerankerFamily, instruction: str | None = None) -> Frame | Non
         return None
     if not text.full:
         sides = _bind_side(text, "query", told), _bind_side(text, "document", told)
-        return Frame(*sides, control=family.special_tokens)
+        pieces = tuple(_bind_piece(piece, told) for piece in text.pieces)
+        return Frame(*sides, control=family.special_tokens, pieces=pieces)
     document_first = text.full.index("{document}") < text.full.index("{query}")
     first, second = ("document", "query") if document_first else ("query", "document")
     # Where such a text is cut in two means nothing to the model; right before the second slot is as good as any.
@@ -216,6 +232,14 @@ def bind(template: str, slot: str = "text", **values: str | None) -> Prompt:
         return value
 
     return Prompt(_SLOT.sub(fill, head), _SLOT.sub(fill, rest[0]))
+
+
+def _bind_piece(piece: str, instruction: str | None) -> Piece:
+    sides: tuple[Side, ...] = ("query", "document")
+    for side in sides:
+        if f"{{{side}}}" in piece:
+            return Piece(side, bind(piece, side, instruction=instruction))
+    return Piece(None, Prompt(piece))
 
 
 def _bind_side(text: FrameText, side: Side, instruction: str | None) -> Prompt:

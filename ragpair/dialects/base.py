@@ -83,6 +83,16 @@ class ScoreWish:
     declared: bool = False
 
     @property
+    def seams(self) -> tuple[str, ...]:
+        """A caution for engines that are sent one text, where the authors tokenize the prompt piece by piece."""
+        if self.family is None or self.frame is None or not self.frame.pieces:
+            return ()
+        return (
+            f"The authors of {self.family.id!r} tokenize its prompt piece by piece, which ragpair can do on vLLM only: "
+            "here scores differ where a token reaches over a seam.",
+        )
+
+    @property
     def whole(self) -> bool:
         """Whether documents are compared with each other, so that they must go together."""
         return self.family is not None and self.family.type == "listwise"
@@ -113,6 +123,7 @@ class ScorePlan:
         labels: Token ids of the two answers, where the server wants ids.
         answers: The two answers themselves, where the server lists likely first tokens.
         instruction: Sent beside the query where the server writes the prompt.
+        constants: Token ids of the frame's pieces, () for those with a slot, where the prompt is sent in tokens.
         activation: What is left to do to make probabilities of logits.
         state: One line on what was found, for `describe()`.
         cautions: As in `Served`.
@@ -127,6 +138,7 @@ class ScorePlan:
     labels: tuple[int, ...] = ()
     answers: tuple[str, str] = ("", "")
     instruction: str | None = None
+    constants: tuple[tuple[int, ...], ...] = ()
     activation: Activation = PLAIN
     state: str = ""
     cautions: tuple[str, ...] = ()
@@ -182,6 +194,19 @@ class Dialect(Protocol):
 
     def refusal(self, reply: Reply, served: Served | None, task: Task) -> EndpointError:
         """The error for a reply that is not 200, with what mends it."""
+
+
+class TakesTokens(Dialect, Protocol):
+    """An engine that takes prompts in the tokens of its own tokenizer; plans with `constants` are for these."""
+
+    def tokens_call(self, served: Served, text: str) -> Call:
+        """The request for the token ids of a text, without special tokens of the tokenizer's own."""
+
+    def read_tokens(self, reply: Reply) -> tuple[int, ...]:
+        """The token ids."""
+
+    def score_tokens_call(self, served: Served, plan: ScorePlan, prompts: Sequence[Sequence[int]]) -> Call:
+        """The request for the scores of these prompts."""
 
 
 # --- vectors and scores ----------------------------------------------------------------------------------------------

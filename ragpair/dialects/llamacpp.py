@@ -117,6 +117,7 @@ class LlamaCpp:
             "probability",
             wish.frame,
             answers=(family.true_token, family.false_token),
+            cautions=wish.seams,
             state=f"own prompt over /completion, first token {family.true_token!r} against {family.false_token!r}",
             activation=wish.activation,
         )

@@ -153,6 +153,7 @@ class Ollama:
             per_call=1,
             in_flight=4,
             answers=(family.true_token, family.false_token),
+            cautions=wish.seams,
             state=f"own prompt over /api/generate, first token {family.true_token!r} against {family.false_token!r}",
             activation=wish.activation,
         )
@@ -165,7 +166,7 @@ class Ollama:
                 f"{served.model!r} answers the reranking prompt with {plan.answers[0]!r} or {plan.answers[1]!r} only "
                 f"{mass:.0%} of the time: it hardly is a {family.id}. Check model= and family=."
             )
-            return replace(plan, cautions=(caution,))
+            return replace(plan, cautions=(*plan.cautions, caution))
         return plan
 
     def score_call(self, served: Served, plan: ScorePlan, query: str, documents: Sequence[str]) -> Call:

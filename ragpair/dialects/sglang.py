@@ -176,6 +176,7 @@ class Sglang:
             "probability",
             wish.frame,
             labels=tuple(labels),
+            cautions=wish.seams,
             state=f"own prompt over /v1/score, softmax of {answers[0]!r} and {answers[1]!r}, past any template",
             activation=wish.activation,
         )

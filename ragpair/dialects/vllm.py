@@ -110,9 +110,29 @@ class Vllm:
             return (yield from self._plan_pairs(served, wish))
         plan = ScorePlan("classify", "probability", wish.frame, state="own prompt over /classify, past any template")
         try:
-            return (yield from self._probe(served, plan, wish))
+            plan = yield from self._probe(served, plan, wish)
         except _Missing as missing:
             return (yield from self._plan_split(served, wish, wish.frame, missing.reply))
+        if not wish.frame.pieces:
+            return plan
+        return (yield from self._plan_pieces(served, plan, wish.frame))
+
+    def _plan_pieces(self, served: Served, plan: ScorePlan, frame: Frame) -> Flow[ScorePlan]:
+        """The tokens of what is the same in all prompts, if the authors tokenize the prompt piece by piece."""
+        constants: list[tuple[int, ...]] = []
+        for piece in frame.pieces:
+            if piece.slot is not None:
+                constants.append(())
+                continue
+            reply = yield from send(self.tokens_call(served, piece.prompt.prefix))
+            if not reply.ok:
+                caution = (
+                    f"{reply.endpoint} hides /tokenize, so {served.model!r} is sent its prompt as one text. Its "
+                    "authors tokenize it piece by piece: scores differ where a token reaches over a seam."
+                )
+                return replace(plan, cautions=(*plan.cautions, caution))
+            constants.append(self.read_tokens(reply))
+        return replace(plan, constants=tuple(constants), state=f"{plan.state}, in tokens, piece by piece")
 
     def _plan_pairs(self, served: Served, wish: ScoreWish) -> Flow[ScorePlan]:
         family = wish.family
@@ -274,7 +294,23 @@ class Vllm:
         except (KeyError, IndexError, TypeError) as exc:
             raise malformed(reply, "a result without probs") from exc
 
-    # --- lengths and errors ---
+    # --- tokens, lengths and errors ---
+
+    def tokens_call(self, served: Served, text: str) -> Call:
+        """`/tokenize` without special tokens; those that stand in the text are found."""
+        return Call("/tokenize", {"model": served.model, "prompt": text, "add_special_tokens": False})
+
+    def read_tokens(self, reply: Reply) -> tuple[int, ...]:
+        """`tokens`."""
+        tokens = json_object(reply).get("tokens")
+        if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+            raise malformed(reply, "no list of tokens")
+        return tuple(tokens)
+
+    def score_tokens_call(self, served: Served, plan: ScorePlan, prompts: Sequence[Sequence[int]]) -> Call:
+        """`/classify`, which takes tokens as well as text."""
+        extra = {"use_activation": False} if plan.route.endswith("-raw") else {}
+        return Call("/classify", {"model": served.model, "input": [list(prompt) for prompt in prompts], **extra})
 
     def count_call(self, served: Served, text: str) -> Call | None:
         """`/tokenize`; it counts texts of any length."""

@@ -104,14 +104,14 @@ class ScoreRun:
     def requests(self) -> list[Request]:
         few = [some if n < CONTROL_QUERIES else [] for n, some in enumerate(self.candidates)]
         return [
-            self.whole.request(self.candidates),
             self.card.request(self.candidates),
-            self.whole.request(few),
-            self.whole.wrong_request(few),
+            self.whole.request(self.candidates),
+            self.card.request(few),
+            self.card.wrong_request(few),
         ]
 
     def outcome(self, server: Server, answers: Sequence[list[Any]]) -> Outcome:
-        expected, in_pieces, right, wrong = map(self.card.probabilities, answers)
+        expected, in_one_text, right, wrong = map(self.card.probabilities, answers)
         reranker = Reranker(server.base_url, family=self.card.family)
         got = np.concatenate(
             [
@@ -132,14 +132,14 @@ class ScoreRun:
         assert outcome.difference is not None
         assert outcome.order is not None
         outcome.passed = outcome.difference <= self.row.bound and outcome.order[0] >= self.row.order * outcome.order[1]
-        apart = np.abs(expected - in_pieces) > TIE
+        apart = np.abs(expected - in_one_text) > TIE
         if apart.any():
             outcome.notes.append(
-                f"The authors' code tokenizes this prompt in pieces. For {(~apart).sum()} of {len(got)} pairs the "
-                "tokens are those of the whole text, which is what a server is sent and what is compared. For the "
-                "others a token reaches over a seam (mostly punctuation and the newline after it), and the authors' "
-                f"own score differs by up to {np.abs(expected - in_pieces).max():.2f}: the weights are random "
-                "here, so the size of that says nothing of the trained model."
+                "The authors' code tokenizes this prompt piece by piece, and so does ragpair, by the server's own "
+                f"tokenizer. Sent as one text, {apart.sum()} of {len(got)} pairs would have a token that reaches over "
+                "a seam (mostly punctuation and the newline after it), and scores that differ by up to "
+                f"{np.abs(expected - in_one_text).max():.2f}: the weights are random here, so the size of that says "
+                "nothing of the trained model."
             )
         return outcome
 

@@ -1,8 +1,8 @@
 """What the cards of the models say: prompts, pooling, answers and activations, typed from the cards.
 
 Nothing here comes from the catalogue of `ragpair`: that is what is being examined. A prompt is written in the pieces
-that the authors' code tokenizes one by one. A server gets text and tokenizes it whole, so a token may reach over a seam
-("?" and a newline are one token of Qwen's); where that happens, what a server can be given is `in_one_piece`.
+that the authors' code tokenizes one by one. In one text, a token may reach over a seam ("?" and a newline are one token
+of Qwen's): `in_one_piece` tells how much that would change.
 
 Each card also has a mistake that people make, with its own reference. Where the mistake is far from the truth, the
 comparison would have noticed it.
