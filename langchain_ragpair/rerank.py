@@ -40,8 +40,8 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
     "ragpair[local]").
 
     The documents that come back are copies, best first, with the relevance in metadata["relevance_score"], a float from
-    0 to 1; equal ones keep their order, ids stay, and what was passed in is not touched. Each call shows as a run named
-    "RagpairRerank" in traces. Making one sends nothing, and it is safe to share between threads, tasks and event loops.
+    0 to 1, and what it is in metadata["score_kind"], "probability"; equal ones keep their order, ids stay, and what was
+    passed in is not touched. Each call shows as a run named "RagpairRerank" in traces. Making one sends nothing, and it is safe to share between threads, tasks and event loops.
     Fields not set are read from RAGPAIR_RERANK_BASE_URL, and RAGPAIR_RERANK_API_KEY or RAGPAIR_API_KEY. The address of
     the embeddings is never taken: a server serves one or the other.
 
@@ -129,11 +129,12 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
 
     def _scored(self, documents: Sequence[Document], ranking: Sequence[Ranked]) -> list[Document]:
         return [
-            _with_score(documents[place.index], place.score)
+            _with_score(documents[place.index], place)
             for place in ranking
             if self.min_score is None or place.score >= self.min_score
         ]
 
 
-def _with_score(document: Document, score: float) -> Document:
-    return document.model_copy(update={"metadata": {**document.metadata, "relevance_score": score}})
+def _with_score(document: Document, place: Ranked) -> Document:
+    scored = {**document.metadata, "relevance_score": place.score, "score_kind": place.score_kind}
+    return document.model_copy(update={"metadata": scored})

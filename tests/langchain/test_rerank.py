@@ -133,6 +133,7 @@ def test_the_embedded_reranker_ranks_without_a_server(call):
     rerank = RagpairRerank(base_url="local", scores="raw", top_n=1)
     (best,) = call(rerank, "compress_documents", documents(), QUERY)
     assert best.metadata["number"] == 2
+    assert best.metadata["score_kind"] == "cosine"
     with pytest.raises(ConfigurationError, match="scores='raw'"):
         call(RagpairRerank(base_url="local"), "compress_documents", documents(), QUERY)
 
