@@ -41,9 +41,10 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
 
     The documents that come back are copies, best first, with the relevance in metadata["relevance_score"], a float from
     0 to 1, and what it is in metadata["score_kind"], "probability"; equal ones keep their order, ids stay, and what was
-    passed in is not touched. Each call shows as a run named "RagpairRerank" in traces. Making one sends nothing, and it is safe to share between threads, tasks and event loops.
-    Fields not set are read from RAGPAIR_RERANK_BASE_URL, and RAGPAIR_RERANK_API_KEY or RAGPAIR_API_KEY. The address of
-    the embeddings is never taken: a server serves one or the other.
+    passed in is not touched. Each call shows as a run named "RagpairRerank" in traces. Making one sends nothing, and it
+    is safe to share between threads, tasks and event loops. Fields not set are read from RAGPAIR_RERANK_BASE_URL, and
+    RAGPAIR_RERANK_API_KEY or RAGPAIR_API_KEY. The address of the embeddings is never taken: a server serves one or the
+    other.
 
     Raises:
         ConfigurationError: An option that cannot be, or that does not exist; it is a `ValueError`, too.
