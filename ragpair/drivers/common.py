@@ -75,8 +75,22 @@ def reply(response: httpx.Response, endpoint: str, call: Call) -> Reply:
     return Reply(response.status_code, response.content, endpoint, call.path, dict(response.headers))
 
 
-def lost(exc: httpx.HTTPError) -> Lost:
-    """The fault as a value."""
+# What a client raises when a call fails; `fault` says what it is.
+FAULTS = (httpx.HTTPError, httpx.InvalidURL, UnicodeError, RuntimeError)
+
+
+def fault(exc: Exception, url: str, *, closed: bool) -> Lost:
+    """The fault as a value, if the server may be asked again; raises what no retry would mend."""
+    if isinstance(exc, httpx.HTTPError):
+        return _lost(exc)
+    if isinstance(exc, httpx.InvalidURL | UnicodeError):
+        raise ConfigurationError(f"{url!r} cannot be called: {exc}") from exc
+    if closed:
+        raise closed_meanwhile(url) from exc
+    raise exc
+
+
+def _lost(exc: httpx.HTTPError) -> Lost:
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

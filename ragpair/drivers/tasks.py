@@ -12,18 +12,18 @@ import httpx
 
 from ragpair import local
 from ragpair.drivers.common import (
+    FAULTS,
     Attempts,
     Replicas,
     advance,
     client_options,
-    closed_meanwhile,
-    lost,
+    fault,
     reply,
     request,
     width,
 )
 from ragpair.endpoint import Endpoint
-from ragpair.errors import ConfigurationError, RagpairError
+from ragpair.errors import RagpairError
 from ragpair.retry import Lost
 from ragpair.wire import Call, Flow, Gather, Reply
 
@@ -153,14 +153,8 @@ class AsyncDriver:
     async def _exchange(self, client: httpx.AsyncClient, url: str, call: Call) -> Reply | Lost:
         try:
             return reply(await client.request(url=url + call.path, **request(call)), url, call)
-        except httpx.HTTPError as exc:
-            return lost(exc)
-        except (httpx.InvalidURL, UnicodeError) as exc:
-            raise ConfigurationError(f"{url!r} cannot be called: {exc}") from exc
-        except RuntimeError as exc:
-            if client.is_closed:
-                raise closed_meanwhile(url) from exc
-            raise
+        except FAULTS as exc:
+            return fault(exc, url, closed=client.is_closed)
 
     async def _gather(self, step: Gather) -> list[Any]:
         pending = enumerate(step.flows)
