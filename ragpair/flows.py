@@ -7,7 +7,7 @@ text is ever cut, never the prompt around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -109,7 +109,7 @@ def embed(job: EmbedJob, texts: Sequence[str], prompt: Prompt) -> Flow[Vectors]:
 def _embed_batch(job: EmbedJob, items: Sequence[tuple[int, str]], prompt: Prompt) -> Flow[Vectors]:
     texts = [text for _, text in items]
     reply = None
-    long = yield from _fatal(job, [(prompt.render(text),) for text in texts])
+    long = yield from _fatal(job, ((prompt.render(text),) for text in texts))
     if long is None:
         reply = yield from send(job.call(texts, prompt))
         if reply.ok:
@@ -199,7 +199,7 @@ def _score_batch(job: ScoreJob, query: str, items: Sequence[tuple[int, str]]) ->
     texts = [text for _, text in items]
     frame = job.plan.frame
     reply = None
-    long = yield from _fatal(job, [(frame.full(query, text),) if frame else (query, text) for text in texts])
+    long = yield from _fatal(job, ((frame.full(query, text),) if frame else (query, text) for text in texts))
     if long is None:
         reply = yield from send((yield from _score_call(job, query, texts)))
         if reply.ok:
@@ -314,10 +314,11 @@ def _queue_is_short(reply: Reply) -> bool:
     )
 
 
-def _fatal(job: Job, inputs: Sequence[tuple[str, ...]]) -> Flow[TooLong | None]:
+def _fatal(job: Job, inputs: Iterable[tuple[str, ...]]) -> Flow[TooLong | None]:
     """The first input, a text or a pair, that would kill the server: counted before it is sent, if it may be so long.
 
-    A pair has as many special tokens as its texts have alone. No text has more tokens than bytes and special tokens.
+    The inputs are made only for a server that has such a length. A pair has as many special tokens as its texts have
+    alone, and no text has more tokens than bytes and special tokens.
     """
     fatal = job.served.fatal
     if fatal is None:

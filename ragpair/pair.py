@@ -186,6 +186,7 @@ class Embedder(_Client):
     ) -> None:
         settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__(settings)
+        self._matched: tuple[Match[EmbeddingFamily] | None] | None = None  # looked up once the model is known
         if dimensions is not None and dimensions < 1:
             raise ConfigurationError(f"dimensions must be at least 1, not {dimensions}.")
         for prompt in (query_prompt, document_prompt):
@@ -246,12 +247,15 @@ class Embedder(_Client):
 
     def _look(self) -> Flow[tuple[Dialect, Served, Match[EmbeddingFamily] | None]]:
         dialect, served = yield from self._connect()
+        if self._matched is not None:
+            return dialect, served, self._matched[0]
         match = resolve.embedding_match(self._settings["family"], self._settings["model"], served)
         resolve.check_pooling(match, served)
         own = self._settings["family"] is None or any(
             self._settings[f"{side}_prompt"] is not None for side in get_args(Side)
         )
         self._caution(*resolve.embedding_cautions(match, served, own_prompts=own))
+        self._matched = (match,)
         return dialect, served, match
 
     def _prompt(self, match: Match[EmbeddingFamily] | None, side: Side, instruction: str | None) -> Prompt:
