@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr
 from langchain_ragpair._settings import ServerSettings, key_from_env, url_from_env
 from ragpair import Embedder
 from ragpair.flows import OnTooLong
+from ragpair.resolve import EmbedDtype
 
 
 class RagpairEmbeddings(ServerSettings, Embeddings):
@@ -54,7 +55,10 @@ class RagpairEmbeddings(ServerSettings, Embeddings):
     """What becomes of a text over the model's limit: "error", or "truncate" keeps its beginning."""
 
     batch_size: int | None = None
-    """Texts in one request at most; None is what suits the engine (128 on vLLM and SGLang, 64 on Ollama)."""
+    """Texts in one request at most; None is what suits the engine (1,024 on vLLM and SGLang, 64 on Ollama)."""
+
+    embed_dtype: EmbedDtype = "float32"
+    """How vectors travel: "float16" halves the bytes on the wire, for vLLM 0.13 and newer."""
 
     @cached_property
     def embedder(self) -> Embedder:

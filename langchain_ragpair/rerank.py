@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TypedDict
 
@@ -12,7 +12,8 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import Field, SecretStr
 
 from langchain_ragpair._settings import ServerSettings, key_from_env, url_from_env
-from ragpair import ConfigurationError, Ranked, Reranker
+from ragpair import ConfigurationError, RagpairError, Ranked, Reranker
+from ragpair.client import OnError
 from ragpair.flows import OnTooLongDocument
 from ragpair.scores import Scores
 
@@ -67,8 +68,12 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
     """What becomes of a document that does not fit beside the query: "error"; "truncate" keeps its beginning; "windows"
     scores overlapping passages, and the best one counts."""
 
-    batch_size: int = 32
-    """Documents in one request at most."""
+    batch_size: int | None = None
+    """Documents in one request at most; None is what suits the engine."""
+
+    on_error: OnError = "raise"
+    """What becomes of documents that cannot be judged: "raise" the error; or "return" them behind the others, with the
+    error in metadata["rerank_error"] and no score, so that with `min_score` they do not come back."""
 
     top_n: int | None = Field(default=3, ge=1)
     """How many documents come back at most; None is all."""
@@ -120,22 +125,30 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
 
     def _rank(self, candidates: _Candidates) -> list[Document]:
         texts = [document.page_content for document in candidates["documents"]]
-        ranking = self.reranker.rank(candidates["query"], texts, top_n=self.top_n)
-        return self._scored(candidates["documents"], ranking)
+        if self.on_error == "raise":
+            return self._scored(candidates, self.reranker.rank(candidates["query"], texts, top_n=self.top_n))
+        found = self.reranker.rank(candidates["query"], texts, top_n=self.top_n, on_error="return")
+        return self._scored(candidates, found.values, found.failures)
 
     async def _arank(self, candidates: _Candidates) -> list[Document]:
         texts = [document.page_content for document in candidates["documents"]]
-        ranking = await self.reranker.arank(candidates["query"], texts, top_n=self.top_n)
-        return self._scored(candidates["documents"], ranking)
+        if self.on_error == "raise":
+            return self._scored(candidates, await self.reranker.arank(candidates["query"], texts, top_n=self.top_n))
+        found = await self.reranker.arank(candidates["query"], texts, top_n=self.top_n, on_error="return")
+        return self._scored(candidates, found.values, found.failures)
 
-    def _scored(self, documents: Sequence[Document], ranking: Sequence[Ranked]) -> list[Document]:
-        return [
-            _with_score(documents[place.index], place)
-            for place in ranking
-            if self.min_score is None or place.score >= self.min_score
+    def _scored(
+        self, candidates: _Candidates, ranking: Sequence[Ranked], failures: Mapping[int, RagpairError] | None = None
+    ) -> list[Document]:
+        documents = candidates["documents"]
+        if self.min_score is not None:
+            ranking, failures = [place for place in ranking if place.score >= self.min_score], None
+        scored = [
+            _with(documents[place.index], relevance_score=place.score, score_kind=place.score_kind) for place in ranking
         ]
+        unscored = [_with(documents[index], rerank_error=str(error)) for index, error in (failures or {}).items()]
+        return [*scored, *unscored][: self.top_n]
 
 
-def _with_score(document: Document, place: Ranked) -> Document:
-    scored = {**document.metadata, "relevance_score": place.score, "score_kind": place.score_kind}
-    return document.model_copy(update={"metadata": scored})
+def _with(document: Document, **metadata: object) -> Document:
+    return document.model_copy(update={"metadata": {**document.metadata, **metadata}})

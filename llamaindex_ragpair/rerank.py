@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -13,11 +13,13 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from pydantic import Field, PrivateAttr, SecretStr
 
 from llamaindex_ragpair._settings import ServerSettings, key_from_env, url_from_env
-from ragpair import ConfigurationError, InvalidInput, Ranked, Reranker
+from ragpair import ConfigurationError, InvalidInput, RagpairError, Ranked, Reranker
+from ragpair.client import OnError
 from ragpair.flows import OnTooLongDocument
 from ragpair.scores import Scores
 
 RETRIEVAL_SCORE = "retrieval_score"
+RERANK_ERROR = "rerank_error"
 
 dispatcher = get_dispatcher(__name__)
 
@@ -60,8 +62,13 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
     """What becomes of a node that does not fit beside the query: "error"; "truncate" keeps its beginning; "windows"
     scores overlapping passages, and the best one counts."""
 
-    batch_size: int = 32
-    """Nodes in one request at most."""
+    batch_size: int | None = None
+    """Nodes in one request at most; None is what suits the engine."""
+
+    on_error: OnError = "raise"
+    """What becomes of nodes that cannot be judged: "raise" the error; or "return" them behind the others, without a
+    score and with the error in metadata["rerank_error"], hidden from LLM and embeddings; with `min_score` they do not
+    come back."""
 
     top_n: int | None = Field(default=3, ge=1)
     """How many nodes come back at most; None is all."""
@@ -106,7 +113,12 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
             return []
         query = _query(query_bundle)
         with self._reported(nodes, query) as best:
-            best += self._best(nodes, self._reranker.rank(query, self._texts(nodes), top_n=self.top_n))
+            texts = self._texts(nodes)
+            if self.on_error == "raise":
+                best += self._best(nodes, self._reranker.rank(query, texts, top_n=self.top_n))
+            else:
+                found = self._reranker.rank(query, texts, top_n=self.top_n, on_error="return")
+                best += self._best(nodes, found.values, found.failures)
         return best
 
     @dispatcher.span
@@ -117,7 +129,12 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
             return []
         query = _query(query_bundle)
         with self._reported(nodes, query) as best:
-            best += self._best(nodes, await self._reranker.arank(query, self._texts(nodes), top_n=self.top_n))
+            texts = self._texts(nodes)
+            if self.on_error == "raise":
+                best += self._best(nodes, await self._reranker.arank(query, texts, top_n=self.top_n))
+            else:
+                found = await self._reranker.arank(query, texts, top_n=self.top_n, on_error="return")
+                best += self._best(nodes, found.values, found.failures)
         return best
 
     @contextmanager
@@ -140,12 +157,22 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
     def _texts(self, nodes: Sequence[NodeWithScore]) -> list[str]:
         return [item.node.get_content(metadata_mode=self.metadata_mode) for item in nodes]
 
-    def _best(self, nodes: Sequence[NodeWithScore], ranking: Sequence[Ranked]) -> list[NodeWithScore]:
-        return [
-            self._scored(nodes[place.index], place.score)
-            for place in ranking
-            if self.min_score is None or place.score >= self.min_score
+    def _best(
+        self,
+        nodes: Sequence[NodeWithScore],
+        ranking: Sequence[Ranked],
+        failures: Mapping[int, RagpairError] | None = None,
+    ) -> list[NodeWithScore]:
+        if self.min_score is not None:
+            ranking, failures = [place for place in ranking if place.score >= self.min_score], None
+        scored = [self._scored(nodes[place.index], place.score) for place in ranking]
+        unscored = [
+            nodes[index].model_copy(
+                update={"node": _with_hidden(nodes[index].node, RERANK_ERROR, str(error)), "score": None}
+            )
+            for index, error in (failures or {}).items()
         ]
+        return [*scored, *unscored][: self.top_n]
 
     def _scored(self, item: NodeWithScore, score: float) -> NodeWithScore:
         kept = self.keep_retrieval_score and item.score is not None
@@ -159,7 +186,7 @@ def _query(query_bundle: QueryBundle | None) -> str:
     return query_bundle.query_str
 
 
-def _with_hidden(node: BaseNode, key: str, value: float | None) -> BaseNode:
+def _with_hidden(node: BaseNode, key: str, value: float | str | None) -> BaseNode:
     """A copy of the node with one more entry in its metadata, which no prompt shows."""
     return node.model_copy(
         update={

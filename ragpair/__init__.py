@@ -8,6 +8,7 @@ scores = Reranker("http://localhost:8001").score("where is my parcel?", ["Track 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ragpair.errors import (
@@ -24,7 +25,9 @@ from ragpair.errors import (
 )
 
 if TYPE_CHECKING:
-    from ragpair.pair import Embedder, Ranked, Reranker
+    from ragpair.client import Partial
+    from ragpair.embedder import Embedder
+    from ragpair.reranker import Ranked, Reranker
 
 __all__ = [
     "ConfigurationError",
@@ -36,6 +39,7 @@ __all__ = [
     "InputTooLong",
     "InvalidInput",
     "MalformedReply",
+    "Partial",
     "RagpairError",
     "RagpairWarning",
     "Ranked",
@@ -45,10 +49,16 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+_HOMES = {
+    "Embedder": "ragpair.embedder",
+    "Partial": "ragpair.client",
+    "Ranked": "ragpair.reranker",
+    "Reranker": "ragpair.reranker",
+}
+
+
 def __getattr__(name: str) -> Any:
     """What needs numpy is imported when it is asked for: that is most of the time that an import takes."""
-    if name in ("Embedder", "Ranked", "Reranker"):
-        from ragpair import pair
-
-        return getattr(pair, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

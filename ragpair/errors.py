@@ -16,6 +16,8 @@ survives pickling (worker processes send them home), and none ever holds an API 
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class RagpairError(Exception):
     """Base of everything that this package raises on purpose."""
@@ -46,11 +48,21 @@ class EndpointError(RagpairError):
 
     Attributes:
         endpoint: Base URL of the server.
+        index: Position of the text that it is about in the list that was given; of the first one where it is about
+            all texts of a request; None if it is about no text, or about the query.
     """
 
-    def __init__(self, message: str, *, endpoint: str = "") -> None:
+    def __init__(self, message: str, *, endpoint: str = "", index: int | None = None) -> None:
         super().__init__(message)
         self.endpoint = endpoint
+        self.index = index
+
+    def about(self, what: str, index: int) -> Self:
+        """The same error, which now says which texts it is about."""
+        if self.index is None:
+            self.index = index
+            self.args = (f"{self} ({what})", *self.args[1:])
+        return self
 
 
 class EndpointUnreachable(EndpointError):
@@ -65,8 +77,10 @@ class EndpointRejected(EndpointError):
         detail: The server's own words, one line, cut to a few hundred characters.
     """
 
-    def __init__(self, message: str, *, endpoint: str = "", status: int = 0, detail: str = "") -> None:
-        super().__init__(message, endpoint=endpoint)
+    def __init__(
+        self, message: str, *, endpoint: str = "", index: int | None = None, status: int = 0, detail: str = ""
+    ) -> None:
+        super().__init__(message, endpoint=endpoint, index=index)
         self.status = status
         self.detail = detail
 
@@ -83,7 +97,6 @@ class InputTooLong(EndpointError):
     """A text is longer than the model takes.
 
     Attributes:
-        index: Position of the text in the list that was given, or None if it is the query.
         length: Tokens of the text where the server said so, else None.
         limit: Tokens that the server takes, where known, else None.
     """
@@ -97,7 +110,6 @@ class InputTooLong(EndpointError):
         length: int | None = None,
         limit: int | None = None,
     ) -> None:
-        super().__init__(message, endpoint=endpoint)
-        self.index = index
+        super().__init__(message, endpoint=endpoint, index=index)
         self.length = length
         self.limit = limit

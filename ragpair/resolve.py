@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
 
 from ragpair import catalog
 from ragpair.catalog import EmbeddingFamily, Match, RerankerFamily
-from ragpair.dialects.base import Dialect, ScoreWish, Served
+from ragpair.dialects.base import Dialect, ScoreWish, Served, numbers
+from ragpair.dialects.vllm import Vllm
 from ragpair.errors import ConfigurationError
 from ragpair.flows import Cut
 from ragpair.prompts import Prompt, Side, embedding_prompt, frame, user_prompt
+
+EmbedDtype = Literal["float32", "float16"]
+
+_EMBED_DTYPE_SINCE = (0, 13)
 
 
 def embedding_match(family: str | None, model: str | None, served: Served) -> Match[EmbeddingFamily] | None:
@@ -96,6 +103,25 @@ def check_pooling(match: Match[EmbeddingFamily] | None, served: Served) -> None:
             f"{served.engine} pools {served.model!r} by {served.pooling!r}, but its authors trained it for {wanted!r}: "
             "every vector would be wrong. Serve it with vLLM or Ollama."
         )
+
+
+def travelling(dialect: Dialect, served: Served, embed_dtype: EmbedDtype) -> Dialect:
+    """The dialect for vectors that travel in this precision.
+
+    Raises:
+        ConfigurationError: The engine sends no other than float32.
+    """
+    if embed_dtype == "float32":
+        return dialect
+    if not isinstance(dialect, Vllm):
+        raise ConfigurationError(
+            f"embed_dtype={embed_dtype!r} needs vLLM 0.13 or newer; {dialect.name} sends float32 only. Leave it out."
+        )
+    if served.version and numbers(served.version)[:2] < _EMBED_DTYPE_SINCE:
+        raise ConfigurationError(
+            f"embed_dtype={embed_dtype!r} needs vLLM 0.13 or newer, and this is {served.version}. Leave it out."
+        )
+    return replace(dialect, embed_dtype=embed_dtype)
 
 
 def widths(

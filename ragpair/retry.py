@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ragpair.errors import ConfigurationError
-from ragpair.wire import Reply
+from ragpair.wire import Call, Reply
 
 # A server that is full or starting, or the proxy in front of one.
 BUSY = frozenset({408, 429, 499, 502, 503, 504})
+
+_FULL_QUEUE = (b"cannot accept new requests", b"queue is full")
 
 # llama.cpp and Ollama answer 500 to requests that will never work; these words tell them from real faults.
 _HOPELESS_500 = (b"too large to process", b"does not support", b"logits")
@@ -52,29 +54,31 @@ class RetryPolicy:
         if not isinstance(self.max_retries, int) or self.max_retries < 0:
             raise ConfigurationError(f"max_retries must be a whole number from 0, not {self.max_retries!r}.")
 
-    def delay(self, attempt: int, outcome: Reply | Lost, drops_allowed: int | None = None) -> float | None:
+    def delay(self, attempt: int, outcome: Reply | Lost, call: Call) -> float | None:
         """Seconds to wait before the next try, or None to stop here.
 
         Args:
             attempt: Tries made so far, 1 after the first.
             outcome: What the last try brought.
-            drops_allowed: `Call.resend_after_drop`.
+            call: What was sent.
         """
-        if attempt > min(self.max_retries, self._allowed(outcome, drops_allowed)):
+        if attempt > min(self.max_retries, self._allowed(outcome, call)):
             return None
-        if isinstance(outcome, Reply) and (asked := _retry_after(outcome)) is not None:
+        if isinstance(outcome, Reply) and (asked := retry_after(outcome)) is not None:
             return asked if asked <= self.patience else None
         return float(min(self.cap, self.base * 2 ** (attempt - 1)) * random.uniform(0.75, 1.0))
 
-    def _allowed(self, outcome: Reply | Lost, drops_allowed: int | None) -> int:
+    def _allowed(self, outcome: Reply | Lost, call: Call) -> int:
         if isinstance(outcome, Lost):
             if outcome.how == "untrusted":
                 return 0
             if outcome.how == "timeout":
                 return 1  # the server may still be computing the first one
-            if outcome.how == "dropped" and drops_allowed is not None:
-                return drops_allowed
+            if outcome.how == "dropped" and call.resend_after_drop is not None:
+                return call.resend_after_drop
             return self.max_retries
+        if call.divisible and queue_is_full(outcome):
+            return 1  # it may hold more texts than the queue ever will; others may have filled it, too
         if outcome.status in BUSY:
             return self.max_retries
         if outcome.status == 500:
@@ -82,7 +86,12 @@ class RetryPolicy:
         return 0
 
 
-def _retry_after(reply: Reply) -> float | None:
+def queue_is_full(reply: Reply) -> bool:
+    """Whether vLLM or SGLang refused a request because their queue, where each text counts, has no room for it."""
+    return reply.status == 503 and any(words in reply.body for words in _FULL_QUEUE)
+
+
+def retry_after(reply: Reply) -> float | None:
     """The Retry-After header in seconds; it may be a number or an HTTP date."""
     from email.utils import parsedate_to_datetime  # late: slow to import, and hardly ever needed
 

@@ -1,29 +1,49 @@
-"""Texts before they are sent: what is no text is refused, what stands twice is sent once, much is split. Pure."""
+"""Texts before they are sent: what is no text is refused, what stands twice is sent once. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, MutableMapping
 
-from ragpair.errors import InvalidInput
+from ragpair.errors import InvalidInput, RagpairError
 
-# A request holds at most this many characters, so that no batch of long texts outgrows a server's or proxy's limit.
-_BATCH_CHARS = 400_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def check_texts(texts: Iterable[str], what: str, *, blank_ok: bool = False) -> list[str]:
+def check_texts(
+    texts: Iterable[str],
+    what: str,
+    *,
+    blank_ok: bool = False,
+    failures: MutableMapping[int, RagpairError] | None = None,
+) -> list[str]:
     """The texts as a list. What is no text is refused, before anything is sent, by its index.
+
+    Args:
+        texts: What was given.
+        what: What to call one in messages.
+        blank_ok: Whether blank ones are let through.
+        failures: Where errors go, by index, if they should not be raised; such texts are in the list as they are.
 
     Raises:
         InvalidInput: Not a list of strings, a blank text, or a lone surrogate, which no tokenizer takes.
     """
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise InvalidInput(f"pass a list of {what}s, not one {type(texts).__name__}.")
+    check_many(texts, what)
     given = list(texts)
     for index, text in enumerate(given):
-        check_text(text, f"{what} {index}", index, blank_ok=blank_ok)
+        try:
+            check_text(text, f"{what} {index}", index, blank_ok=blank_ok)
+        except InvalidInput as exc:
+            if failures is None:
+                raise
+            failures[index] = exc
     return given
+
+
+def check_many(texts: object, what: str) -> None:
+    """Refuse what is not several texts, first of all a single string, whose letters would be embedded one by one."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise InvalidInput(f"pass a list of {what}s, not one {type(texts).__name__}.")
 
 
 def check_text(text: str, what: str, index: int | None = None, *, blank_ok: bool = False) -> None:
@@ -40,24 +60,11 @@ def check_text(text: str, what: str, index: int | None = None, *, blank_ok: bool
         )
 
 
-def split(items: Sequence[tuple[int, str]], size: int) -> Iterator[Sequence[tuple[int, str]]]:
-    """Batches of at most `size` texts, and of a bounded number of characters."""
-    start = chars = 0
-    for position, (_, text) in enumerate(items):
-        if position > start and (position - start >= size or chars + len(text) > _BATCH_CHARS):
-            yield items[start:position]
-            start, chars = position, 0
-        chars += len(text)
-    if start < len(items):
-        yield items[start:]
-
-
-def distinct(texts: Sequence[str], skip: Callable[[str], bool] = lambda _: False) -> dict[str, int]:
+def distinct(items: Iterable[tuple[int, str]]) -> dict[str, int]:
     """Each text once, with the index where it stands first."""
     first: dict[str, int] = {}
-    for index, text in enumerate(texts):
-        if not skip(text):
-            first.setdefault(text, index)
+    for index, text in items:
+        first.setdefault(text, index)
     return first
 
 

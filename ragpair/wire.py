@@ -9,12 +9,12 @@ gathered flow are thrown into the flow at its `yield`.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import orjson
 
-from ragpair.errors import MalformedReply
+from ragpair.errors import MalformedReply, RagpairError
 
 T = TypeVar("T")
 
@@ -28,11 +28,17 @@ class Call:
         body: JSON object to POST; None makes it a GET.
         resend_after_drop: How often it may be sent again when the connection dies without an answer. None leaves it
             to the retry policy; engines that a bad input can kill allow one.
+        replica: Base URL of the one server that it is for; None is whichever the driver thinks best.
+        load: How much work it is, in about the bytes of its texts; compared between calls only.
+        divisible: It holds several texts, so that a refusal for its size should come back rather than be tried again.
     """
 
     path: str
     body: Mapping[str, Any] | None = None
     resend_after_drop: int | None = None
+    replica: str | None = None
+    load: int = 0
+    divisible: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,8 @@ class Reply:
         endpoint: Base URL of the server that answered.
         path: Path that was called.
         headers: Header names in lower case.
+        seconds: From sending to the last byte.
+        in_flight: Requests that this server was working on for us when it was sent, this one included.
     """
 
     status: int
@@ -52,6 +60,8 @@ class Reply:
     endpoint: str = ""
     path: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    in_flight: int = 1
 
     @property
     def ok(self) -> bool:
@@ -103,6 +113,29 @@ def gather(flows: Iterable[Flow[T]], in_flight: int | None = None) -> Flow[list[
     """A `yield` with types, for `yield from`: runs the flows, returns their results in order."""
     results: list[T] = yield Gather(flows, in_flight)
     return results
+
+
+def advance(flow: Flow[T], answer: Any, error: RagpairError | None) -> Call | Gather:
+    """The next step of a flow that is sent an answer, or is thrown an error; StopIteration holds its result."""
+    return flow.throw(error) if error is not None else flow.send(answer)
+
+
+def pinned(flow: Flow[T], replica: str) -> Flow[T]:
+    """The flow, with all its calls sent to one replica. It must not gather."""
+    answer: Any = None
+    error: RagpairError | None = None
+    while True:
+        try:
+            step = advance(flow, answer, error)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        assert isinstance(step, Call)
+        answer, error = None, None
+        try:
+            answer = yield replace(step, replica=replica)
+        except RagpairError as exc:
+            error = exc
 
 
 def excerpt(body: bytes, limit: int = 200) -> str:

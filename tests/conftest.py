@@ -51,10 +51,15 @@ def serve() -> Iterator[Callable[..., FakeServer]]:
 
 
 @pytest.fixture
-def together() -> Callable[[FakeServer, int], None]:
-    """`together(server, 4)`: the next four requests that work are answered once all of them have arrived."""
+def together() -> Callable[..., None]:
+    """`together(server, 4)`: the next four requests that work are answered once all of them have arrived.
 
-    def meet(server: FakeServer, count: int) -> None:
+    With `after=20`, twenty others come first: concurrency grows with the answers.
+    """
+
+    def meet(server: FakeServer, count: int, after: int = 0) -> None:
+        if after:
+            server.fail(Fault.edit(lambda _: None, times=after))
         barrier = threading.Barrier(count)
 
         def wait(_: object) -> None:

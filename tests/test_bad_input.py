@@ -124,7 +124,7 @@ def test_ten_thousand_texts(serve, embedder, call):
     vectors = call(embedder(server), "embed_documents", texts)
     for n in (0, 127, 128, 5_000, 9_999):
         np.testing.assert_allclose(vectors[n], embed(texts[n], 64), atol=1e-6)
-    assert len(server.work) == 79
+    assert len(server.work) < 40
 
 
 @pytest.mark.parametrize("position", [0, 7, 15])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 import types
 
 import pytest
@@ -121,7 +122,7 @@ def test_waits_are_waited(serve, run, monkeypatch):
     async def nap(seconds):
         slept.append(seconds)
 
-    monkeypatch.setattr(threads, "time", types.SimpleNamespace(sleep=slept.append))
+    monkeypatch.setattr(threads, "time", types.SimpleNamespace(**{**vars(time), "sleep": slept.append}))
     monkeypatch.setattr(tasks, "asyncio", types.SimpleNamespace(**{**vars(asyncio), "sleep": nap}))
     server = serve("vllm")
     server.fail(Fault(status=503, headers={"Retry-After": "5"}), Fault(status=503), Fault(status=503))

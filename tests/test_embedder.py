@@ -55,15 +55,20 @@ def test_batches_are_no_larger_than_batch_size(serve, embedder, call, engine, ba
 
 def test_default_batches_suit_the_engine(serve, embedder, engine):
     server = serve(engine)
-    embedder(server).embed_documents([f"t{n}" for n in range(200)])
-    expected = {"vllm": 128, "sglang": 128, "ollama": 64, "llamacpp": 32}
-    assert max(len(r.body["input"]) for r in server.work) == expected[engine]
+    embedder(server).embed_documents([f"t{n}" for n in range(2500)])
+    sizes = [len(r.body["input"]) for r in server.work]
+    if engine in ("vllm", "sglang"):
+        assert sizes[0] < 200 < max(sizes) <= 1024  # they grow as answers come
+    else:
+        assert max(sizes) == {"ollama": 64, "llamacpp": 32}[engine]
 
 
 def test_long_texts_make_small_batches(serve, embedder):
     server = serve("vllm", max_tokens=10**6)
     embedder(server).embed_documents([f"{n} " + "word " * 30_000 for n in range(5)])
-    assert sorted(len(r.body["input"]) for r in server.work) == [1, 2, 2]
+    sizes = [len(r.body["input"]) for r in server.work]
+    assert sum(sizes) == 5
+    assert max(sizes) <= 2
 
 
 def test_qwen3_prompts_are_on_the_wire_exactly(serve, embedder, call, engine):
@@ -258,8 +263,8 @@ def test_concurrency_stays_in_its_limit(serve, embedder, call, engine, together)
 
 def test_default_concurrency(serve, embedder, call, together):
     server = serve("vllm", latency=0.005)
-    together(server, 8)
-    call(embedder(server, batch_size=1), "embed_documents", [f"t{n}" for n in range(30)])
+    together(server, 8, after=20)
+    call(embedder(server, batch_size=1), "embed_documents", [f"t{n}" for n in range(60)])
     assert server.in_flight_peak == 8
 
 
@@ -305,5 +310,5 @@ def test_a_dead_replica_costs_nothing(serve, embedder, call, waits):
 
 def test_replicas_of_different_models_are_noticed(serve, embedder, call):
     servers = [serve("vllm", dims=64, latency=0.01), serve("vllm", dims=32, latency=0.01)]
-    with pytest.raises(Exception, match="different widths"):
+    with pytest.raises(Exception, match=r"not replicas of one model: vectors of one have 64 numbers, of the other 32"):
         call(embedder([s.url for s in servers], batch_size=1), "embed_documents", [f"t{n}" for n in range(20)])

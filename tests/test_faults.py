@@ -263,16 +263,16 @@ def test_redirects_are_not_followed(serve, embedder, call, status, path):
 @pytest.mark.parametrize("status", [400, 501])
 def test_refusals_carry_the_server_s_own_words(serve, embedder, call, engine, status):
     server = serve(engine)
-    server.fail(Fault(status, {"error": {"message": "the moon is wrong"}}))
+    server.fail(Fault(status, {"error": {"message": "the moon is wrong"}}, times=None))
     with pytest.raises(EndpointRejected, match="the moon is wrong") as caught:
         call(embedder(server), "embed_documents", TEXTS)
     assert (caught.value.status, caught.value.detail) == (status, "the moon is wrong")
-    assert len(server.work) == 1
+    assert len(server.work) == (2 if status == 400 else 1)  # a harmless text is refused, too, so no text is blamed
 
 
 def test_the_words_of_a_server_are_kept_short(serve, embedder, call):
     server = serve("vllm")
-    server.fail(Fault(400, {"error": {"message": "no " * 100_000}}))
+    server.fail(Fault(400, {"error": {"message": "no " * 100_000}}, times=None))
     with pytest.raises(EndpointRejected) as caught:
         call(embedder(server), "embed_documents", TEXTS)
     assert len(str(caught.value)) < 1000

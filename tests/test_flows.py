@@ -12,7 +12,8 @@ from ragpair import InputTooLong, MalformedReply
 from ragpair.catalog import family
 from ragpair.dialects import DIALECTS
 from ragpair.dialects.base import ScorePlan, Served
-from ragpair.flows import Cut, EmbedJob, ScoreJob, embed, score
+from ragpair.flows import Cut, EmbedJob, Report, ScoreJob, embed, score
+from ragpair.pace import Pace
 from ragpair.prompts import Prompt, frame
 from ragpair.testing import model
 from ragpair.testing.engines import ENGINES
@@ -58,7 +59,8 @@ class Conversation:
 
 
 def embed_job(engine="vllm", batch_size=8, too_long="error", **more):
-    return EmbedJob(DIALECTS[engine], served(engine), batch_size, too_long, {}, "http://server", **more)
+    where = DIALECTS[engine], served(engine)
+    return EmbedJob(*where, Pace(batch_size), too_long, {}, "http://server", more.pop("report", Report()), **more)
 
 
 def served(engine):
@@ -76,7 +78,7 @@ def truth(given, prompt=Prompt()):  # noqa: B008
 def test_each_text_gets_its_own_vector(given, batch_size, random):
     talk = Conversation(edit=lambda reply: random.shuffle(reply["data"]))
     prompt = Prompt("p: ", "!")
-    vectors = talk.run(embed(embed_job(batch_size=batch_size), given, prompt))
+    vectors = talk.run(embed(embed_job(batch_size=batch_size, prompt=prompt), given))
     np.testing.assert_allclose(vectors, truth(given, prompt), atol=1e-6)
     assert vectors.dtype == np.float32
     assert [text for batch in talk.sent for text in batch] == [prompt.render(text) for text in dict.fromkeys(given)]
@@ -91,7 +93,7 @@ def test_bisecting_names_the_text_that_is_too_long(count, batch_size, data):
     given[position] = "long " * 70
     talk = Conversation()
     with pytest.raises(InputTooLong, match=f"text {position} ") as caught:
-        talk.run(embed(embed_job(batch_size=batch_size), given, Prompt()))
+        talk.run(embed(embed_job(batch_size=batch_size), given))
     assert caught.value.index == position
     assert caught.value.limit == LIMIT
     assert len(talk.calls) <= math.ceil(count / batch_size) + 2 * math.log2(batch_size) + 2
@@ -104,7 +106,7 @@ def test_truncating_costs_the_others_nothing_and_never_cuts_the_prompt(engine, c
     given[position] = " ".join(f"w{n}" for n in range(200))
     prompt = data.draw(st.sampled_from([Prompt(), Prompt("find the text: "), Prompt("find: ", " <end>")]))
     talk = Conversation(engine)
-    vectors = talk.run(embed(embed_job(engine, batch_size, "truncate"), given, prompt))
+    vectors = talk.run(embed(embed_job(engine, batch_size, "truncate", prompt=prompt), given))
     expected = truth(given, prompt)
     others = [n for n in range(count) if n != position]
     np.testing.assert_allclose(vectors[others], expected[others], atol=1e-6)
@@ -125,13 +127,13 @@ def test_no_room_beside_the_prompt_is_an_error_not_a_loop():
     prompt = Prompt("word " * 100)
     for engine in ("sglang", "llamacpp"):
         with pytest.raises(InputTooLong, match="no room"):
-            Conversation(engine).run(embed(embed_job(engine, too_long="truncate"), ["short"], prompt))
+            Conversation(engine).run(embed(embed_job(engine, too_long="truncate", prompt=prompt), ["short"]))
 
 
 def test_length_and_limit_are_told_where_the_engine_tells_them():
     for engine, length, limit in (("sglang", 72, 59), ("llamacpp", 72, 60), ("vllm", None, 60), ("ollama", None, 60)):
         with pytest.raises(InputTooLong) as caught:
-            Conversation(engine).run(embed(embed_job(engine), ["word " * 70], Prompt()))
+            Conversation(engine).run(embed(embed_job(engine), ["word " * 70]))
         assert (caught.value.length, caught.value.limit, caught.value.index) == (length, limit, 0)
         assert caught.value.endpoint == "http://fake"
 
@@ -147,9 +149,7 @@ def test_a_full_queue_is_fed_in_smaller_bites():
             return super().reply(call)
 
     given = [f"t{n}" for n in range(10)]
-    np.testing.assert_allclose(
-        Full("sglang").run(embed(embed_job("sglang", 10), given, Prompt())), truth(given), atol=1e-6
-    )
+    np.testing.assert_allclose(Full("sglang").run(embed(embed_job("sglang", 10), given)), truth(given), atol=1e-6)
 
 
 def test_vectors_are_normalised_if_the_server_does_not():
@@ -157,19 +157,19 @@ def test_vectors_are_normalised_if_the_server_does_not():
         for row in reply["embeddings"]:
             row[:] = [2 * x for x in row]
 
-    vectors = Conversation("ollama", edit=double).run(embed(embed_job("ollama"), ["a", "b"], Prompt()))
+    vectors = Conversation("ollama", edit=double).run(embed(embed_job("ollama"), ["a", "b"]))
     np.testing.assert_allclose(vectors, truth(["a", "b"]), atol=1e-6)
 
 
 def test_normalised_vectors_stay_as_they_are_bit_for_bit():
-    vectors = Conversation().run(embed(embed_job(), ["a", "b"], Prompt()))
+    vectors = Conversation().run(embed(embed_job(), ["a", "b"]))
     assert (vectors == truth(["a", "b"])).all()
 
 
 def test_cutting_with_and_without_layer_norm():
     full = truth(["a", "b"])
     for layer_norm in (False, True):
-        vectors = Conversation().run(embed(embed_job(cut=Cut(8, layer_norm)), ["a", "b"], Prompt()))
+        vectors = Conversation().run(embed(embed_job(cut=Cut(8, layer_norm)), ["a", "b"]))
         base = (full - full.mean(axis=1, keepdims=True)) / full.std(axis=1, keepdims=True) if layer_norm else full
         expected = base[:, :8] / np.linalg.norm(base[:, :8], axis=1, keepdims=True)
         np.testing.assert_allclose(vectors, expected, atol=1e-6)
@@ -180,7 +180,7 @@ def test_a_vector_of_zeros_is_no_vector():
         reply["embeddings"][1][:] = [0.0] * 32
 
     with pytest.raises(MalformedReply, match="zeros"):
-        Conversation("ollama", edit=erase).run(embed(embed_job("ollama"), ["a", "b"], Prompt()))
+        Conversation("ollama", edit=erase).run(embed(embed_job("ollama"), ["a", "b"]))
 
 
 # --- scoring ---
@@ -194,16 +194,18 @@ PLANS = {
 }
 
 
-def score_job(engine, batch_size=8, too_long="error", scores="probability"):
+def score_job(engine, query, batch_size=8, too_long="error"):
     plan, task = PLANS[engine]
     where = Served(engine, ENGINES[engine].names[task], limit=LIMIT - (engine == "sglang"))
-    return ScoreJob(DIALECTS[engine], where, batch_size, too_long, {}, "http://server", plan, scores)
+    return ScoreJob(
+        DIALECTS[engine], where, Pace(batch_size), too_long, {}, "http://server", Report(), plan, query, "probability"
+    )
 
 
 @given(st.sampled_from(sorted(ENGINES)), st.lists(st.text("ab 中文", max_size=6), max_size=20), st.integers(1, 9))
 def test_each_document_gets_its_own_score(engine, documents, batch_size):
     talk = Conversation(engine, PLANS[engine][1])
-    values = talk.run(score(score_job(engine, batch_size), "a b", documents))
+    values = talk.run(score(score_job(engine, "a b", batch_size), documents))
     expected = [model.sigmoid(model.logit("a b", text)) if text.strip() else 0.0 for text in documents]
     np.testing.assert_allclose(values, expected, atol=1e-6)
     assert not documents or all(values[n] == 0 for n, text in enumerate(documents) if not text.strip())
@@ -215,7 +217,7 @@ def test_the_document_that_is_too_long_is_named(engine, count, batch_size, data)
     documents = [f"text {n}" for n in range(count)]
     documents[position] = "long " * 70
     with pytest.raises(InputTooLong, match=f"document {position} ") as caught:
-        Conversation(engine, PLANS[engine][1]).run(score(score_job(engine, batch_size), "q", documents))
+        Conversation(engine, PLANS[engine][1]).run(score(score_job(engine, "q", batch_size), documents))
     assert caught.value.index == position
 
 
@@ -225,7 +227,7 @@ def test_truncating_a_document_leaves_prompt_query_and_others_alone(engine, coun
     documents = [f"about {n}" for n in range(count)]
     documents[position] = "parcel " + " ".join(f"w{n}" for n in range(200))
     talk = Conversation(engine, PLANS[engine][1])
-    values = talk.run(score(score_job(engine, 4, "truncate"), "parcel", documents))
+    values = talk.run(score(score_job(engine, "parcel", 4, "truncate"), documents))
     assert values[position] == pytest.approx(model.sigmoid(4.0), abs=1e-6)
     assert all(values[n] == pytest.approx(model.sigmoid(-4.0), abs=1e-6) for n in range(count) if n != position)
     head, tail = QWEN.full("parcel", "\0").split("\0")
@@ -241,16 +243,8 @@ def test_truncating_a_document_leaves_prompt_query_and_others_alone(engine, coun
 
 def test_a_list_that_must_be_compared_as_a_whole_is_not_split():
     plan = ScorePlan("score", "probability", whole=True)
-    job = ScoreJob(
-        DIALECTS["vllm"],
-        Served("vllm", ENGINES["vllm"].names["rerank"]),
-        2,
-        "error",
-        {},
-        "http://server",
-        plan,
-        "probability",
-    )
+    where = DIALECTS["vllm"], Served("vllm", ENGINES["vllm"].names["rerank"])
+    job = ScoreJob(*where, Pace(2), "error", {}, "http://server", Report(), plan, "q", "probability")
     talk = Conversation("vllm", "rerank")
-    talk.run(score(job, "q", [f"d{n}" for n in range(9)]))
+    talk.run(score(job, [f"d{n}" for n in range(9)]))
     assert [len(call.body["text_2"]) for call in talk.calls] == [9]

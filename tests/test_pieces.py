@@ -10,7 +10,8 @@ import pytest
 from ragpair.catalog import RerankerFamily, families, family
 from ragpair.dialects import DIALECTS
 from ragpair.dialects.base import ScoreWish, Served
-from ragpair.flows import ScoreJob, score
+from ragpair.flows import Report, ScoreJob, score
+from ragpair.pace import Pace
 from ragpair.prompts import frame
 from ragpair.wire import Call, Flow, Gather, Reply
 
@@ -63,18 +64,9 @@ def plan(server: Tokenizing, instruction: str | None = None, *, raw: bool = Fals
     return play(DIALECTS["vllm"].plan_scores(SERVED, wish), server)
 
 
-def job(server: Tokenizing, **more: Any) -> ScoreJob:
-    options: dict[str, Any] = {"too_long": "error", "batch_size": 2, **more}
-    return ScoreJob(
-        DIALECTS["vllm"],
-        SERVED,
-        options["batch_size"],
-        options["too_long"],
-        {},
-        "http://server",
-        plan(server, raw=True),
-        "raw",
-    )
+def job(server: Tokenizing, query: str) -> ScoreJob:
+    found = plan(server, raw=True)
+    return ScoreJob(DIALECTS["vllm"], SERVED, Pace(2), "error", {}, "http://server", Report(), found, query, "raw")
 
 
 @pytest.mark.parametrize("name", [one.id for one in families().values() if isinstance(one, RerankerFamily)])
@@ -90,7 +82,7 @@ def test_pieces_are_the_frame(name: str) -> None:
 def test_the_prompt_is_sent_in_the_tokens_of_its_pieces() -> None:
     server = Tokenizing()
     documents = ["x", "xxx?", "", "x\n"]
-    scores = play(score(job(server), "where?", documents), server)
+    scores = play(score(job(server, "where?"), documents), server)
     whole = frame(family(MXBAI, "reranker"))
     assert whole is not None
     assert sorted(server.prompts()) == sorted(whole.full("where?", text) for text in documents if text)
@@ -110,7 +102,7 @@ def test_an_instruction_stands_in_the_piece_of_the_query() -> None:
 
 def test_control_tokens_are_broken_in_pieces_too() -> None:
     server = Tokenizing()
-    play(score(job(server), "q", ["<|im_end|>x"]), server)
+    play(score(job(server, "q"), ["<|im_end|>x"]), server)
     assert "document: < |im_end|>x" in server.prompts()[-1]
 
 

@@ -10,7 +10,8 @@ import pytest
 from ragpair import Reranker
 from ragpair.dialects import DIALECTS
 from ragpair.dialects.base import ScoreWish, Served
-from ragpair.flows import ScoreJob, score
+from ragpair.flows import Report, ScoreJob, score
+from ragpair.pace import Pace
 from ragpair.wire import Call, Flow, Gather, Reply
 
 # Recorded of xllamacpp 2026.10.11549 with a decision GGUF; only the probability varies here.
@@ -49,8 +50,10 @@ def test_one_question_is_asked_about_each_document(engine: str) -> None:
         body["answers"]["relevant"]["noul"] = 0.9 if "parcel" in call.body["state"]["document"] else 0.2  # type: ignore[index]
         return reply(body)
 
-    job = ScoreJob(dialect, served, 32, "error", {}, "http://server", plan=plan, scores="probability")
-    scores = play(score(job, "where is my order?", ["Bananas.", "Track your parcel."]), server)
+    job = ScoreJob(
+        dialect, served, Pace(32), "error", {}, "http://server", Report(), plan, "where is my order?", "probability"
+    )
+    scores = play(score(job, ["Bananas.", "Track your parcel."]), server)
     np.testing.assert_allclose(scores, [0.2, 0.9])
     assert [call.path for call in sent] == ["/v1/systemone"] * 2
     assert sent[1].body == {

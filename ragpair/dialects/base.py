@@ -161,7 +161,7 @@ class Dialect(Protocol):
     checks_dimensions: ClassVar[bool]
     """Whether the server refuses `dimensions` for a model that was not trained to be cut."""
     batch_size: ClassVar[int]
-    """Texts in one embedding request, unless the user says otherwise."""
+    """Texts in one request at most, unless the user says otherwise."""
     in_flight: ClassVar[int | None]
     """Embedding requests at the same time at most, where more gain nothing."""
 
@@ -172,7 +172,7 @@ class Dialect(Protocol):
         """The request for the vectors of these texts."""
 
     def read_embeddings(self, reply: Reply, expected: int) -> Vectors:
-        """The vectors, in the order of the texts."""
+        """The vectors, in the order of the texts; numbers that are null are NaN."""
 
     def plan_scores(self, served: Served, wish: ScoreWish) -> Flow[ScorePlan]:
         """Find out how scores are had. Raises, with the cure, when they can't be or would be wrong."""
@@ -181,7 +181,7 @@ class Dialect(Protocol):
         """The request for the scores of these documents."""
 
     def read_scores(self, plan: ScorePlan, reply: Reply, expected: int) -> Scale:
-        """One score a document, in the order of the documents."""
+        """One score a document, in the order of the documents; those that are null are NaN."""
 
     def count_call(self, served: Served, text: str) -> Call | None:
         """The request that counts the tokens of a text, special tokens included; None if the engine has none."""
@@ -212,13 +212,35 @@ class TakesTokens(Dialect, Protocol):
 # --- vectors and scores ----------------------------------------------------------------------------------------------
 
 
-def to_vector(value: Any, reply: Reply) -> Vectors:
-    """One embedding as it came, base64 or a list of numbers."""
+def to_matrix(values: Sequence[Any], reply: Reply, dtype: str = "<f4") -> Vectors:
+    """Embeddings as they came, base64 or lists of numbers, as one array [n, d]. Null becomes NaN."""
+    if values and all(isinstance(value, str) for value in values):
+        try:
+            rows = [pybase64.b64decode(value, validate=True) for value in values]
+        except (Base64Error, ValueError) as exc:
+            raise malformed(reply, f"an embedding that is no base64 ({exc})") from exc
+        size = np.dtype(dtype).itemsize
+        if any(len(row) % size for row in rows):
+            raise malformed(reply, f"an embedding whose bytes are no numbers of {size} bytes")
+        _check_widths({len(row) // size for row in rows}, reply)
+        numbers = np.frombuffer(bytearray().join(rows), dtype=dtype)  # of a bytearray, since users may write to it
+        decoded: Vectors = numbers.reshape(len(rows), -1).astype(np.float32, copy=False)
+        return decoded
+    vectors = [_to_vector(value, reply, dtype) for value in values]
+    if not vectors:
+        return np.empty((0, 0), np.float32)
+    _check_widths({len(vector) for vector in vectors}, reply)
+    matrix: Vectors = np.stack(vectors)
+    return matrix
+
+
+def _to_vector(value: Any, reply: Reply, dtype: str) -> Vectors:
+    if isinstance(value, str):
+        vector: Vectors = to_matrix([value], reply, dtype)[0]
+        return vector
     try:
-        if isinstance(value, str):
-            return np.frombuffer(pybase64.b64decode(value, validate=True), dtype="<f4")
         vector = np.asarray(value, dtype=np.float32)
-    except (Base64Error, ValueError, TypeError) as exc:
+    except (ValueError, TypeError) as exc:
         raise malformed(reply, f"an embedding that is no list of numbers ({exc})") from exc
     if vector.ndim == 0:
         raise malformed(reply, f"{value!r:.20} in place of an embedding")
@@ -231,19 +253,11 @@ def to_vector(value: Any, reply: Reply) -> Vectors:
     return vector
 
 
-def to_matrix(vectors: Sequence[Vectors], reply: Reply) -> Vectors:
-    """Equal, finite, non-empty vectors as one array [n, d]."""
-    width = len(vectors[0]) if vectors else 0
-    if any(len(vector) != width for vector in vectors):
-        raise malformed(reply, f"vectors of different widths: {sorted({len(vector) for vector in vectors})}")
-    if vectors and width == 0:
+def _check_widths(widths: set[int], reply: Reply) -> None:
+    if len(widths) > 1:
+        raise malformed(reply, f"vectors of different widths: {sorted(widths)}")
+    if widths == {0}:
         raise malformed(reply, "empty vectors")
-    matrix = np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
-    finite = np.isfinite(matrix).all(axis=1)
-    if not finite.all():
-        bad = int(np.flatnonzero(~finite)[0])
-        raise malformed(reply, f"a vector (of text {bad} of this request) that holds NaN, infinity or null")
-    return matrix
 
 
 def by_index(rows: Any, expected: int, reply: Reply) -> list[Mapping[str, Any]]:
@@ -264,20 +278,27 @@ def by_index(rows: Any, expected: int, reply: Reply) -> list[Mapping[str, Any]]:
     return [row for row in ordered if row is not None]
 
 
-def read_openai_embeddings(reply: Reply, expected: int) -> Vectors:
+def read_openai_embeddings(reply: Reply, expected: int, dtype: str = "<f4") -> Vectors:
     """`{"data": [{"index", "embedding"}]}`: vLLM, SGLang, llama.cpp and the embedded engine."""
     rows = by_index(field(reply, "data"), expected, reply)
-    return to_matrix([to_vector(row.get("embedding"), reply) for row in rows], reply)
+    return to_matrix([row.get("embedding") for row in rows], reply, dtype)
 
 
 def to_scale(values: Iterable[Any], reply: Reply) -> Scale:
-    """Scores as an array; NaN and null are errors."""
+    """Scores as an array. Null becomes NaN."""
     try:
         scores = np.asarray(list(values), dtype=np.float64)
     except (ValueError, TypeError) as exc:
         raise malformed(reply, f"a score that is no number ({exc})") from exc
-    if scores.ndim != 1 or not np.isfinite(scores).all():
-        raise malformed(reply, "a score that is NaN, infinity, null or no single number")
+    if scores.ndim != 1:
+        raise malformed(reply, "a score that is no single number")
+    return scores
+
+
+def finite(scores: Scale, reply: Reply) -> Scale:
+    """The scores of a harmless pair, which must be numbers."""
+    if not np.isfinite(scores).all():
+        raise malformed(reply, "a score that is NaN, infinity or null")
     return scores
 
 

@@ -24,6 +24,7 @@ from ragpair.dialects.base import (
     by_index,
     error_text,
     field,
+    finite,
     malformed,
     model_card,
     numbers,
@@ -124,7 +125,7 @@ class LlamaCpp:
         reply = yield from send(self.score_call(served, plan, "What is the capital of France?", ["Paris."]))
         if not reply.ok:
             raise self.refusal(reply, served, "rerank")
-        self.read_scores(plan, reply, 1)
+        finite(self.read_scores(plan, reply, 1), reply)
         return plan
 
     def score_call(self, served: Served, plan: ScorePlan, query: str, documents: Sequence[str]) -> Call:

@@ -34,7 +34,6 @@ from ragpair.dialects.base import (
     rejected,
     to_matrix,
     to_scale,
-    to_vector,
     yes_probability,
 )
 from ragpair.errors import ConfigurationError, EndpointError
@@ -122,7 +121,7 @@ class Ollama:
         if not isinstance(rows, list) or len(rows) != expected:
             came = len(rows) if isinstance(rows, list) else "no"
             raise malformed(reply, f"{came} embeddings for {expected} texts")
-        return to_matrix([to_vector(row, reply) for row in rows], reply)
+        return to_matrix(rows, reply)
 
     # --- scores ---
 

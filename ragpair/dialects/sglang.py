@@ -54,7 +54,7 @@ class Sglang:
     name: ClassVar[str] = "sglang"
     truncates: ClassVar[bool] = False
     checks_dimensions: ClassVar[bool] = True
-    batch_size: ClassVar[int] = 128
+    batch_size: ClassVar[int] = 1024
     in_flight: ClassVar[int | None] = None
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:

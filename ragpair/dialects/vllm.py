@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from ragpair.dialects.base import (
     by_index,
     error_text,
     field,
+    finite,
     json_object,
     malformed,
     model_card,
@@ -41,7 +42,6 @@ from ragpair.dialects.base import (
     read_openai_embeddings,
     rejected,
     to_scale,
-    to_vector,
 )
 from ragpair.errors import ConfigurationError, EndpointError, MalformedReply
 from ragpair.prompts import Frame
@@ -67,12 +67,18 @@ LAUNCH_QWEN3 = f"vllm serve Qwen/Qwen3-Reranker-0.6B --runner pooling --hf-overr
 
 @dataclass(frozen=True, slots=True)
 class Vllm:
-    """vLLM's pooling API."""
+    """vLLM's pooling API.
+
+    Attributes:
+        embed_dtype: How vectors travel; "float16" is half as many bytes.
+    """
+
+    embed_dtype: Literal["float32", "float16"] = "float32"
 
     name: ClassVar[str] = "vllm"
     truncates: ClassVar[bool] = True
     checks_dimensions: ClassVar[bool] = True
-    batch_size: ClassVar[int] = 128
+    batch_size: ClassVar[int] = 1024
     in_flight: ClassVar[int | None] = None
 
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
@@ -92,6 +98,8 @@ class Vllm:
     def embed_call(self, served: Served, texts: Sequence[str], *, dimensions: int | None, truncate: bool) -> Call:
         """`/v1/embeddings`; keys are sent only when set, since old versions reject nulls and ignore what is new."""
         body: dict[str, Any] = {"model": served.model, "input": list(texts), "encoding_format": "base64"}
+        if self.embed_dtype != "float32":
+            body |= {"embed_dtype": self.embed_dtype, "endianness": "little"}
         if dimensions is not None:
             body["dimensions"] = dimensions
         if truncate:
@@ -100,7 +108,7 @@ class Vllm:
 
     def read_embeddings(self, reply: Reply, expected: int) -> Vectors:
         """Base64 or floats, by index."""
-        return read_openai_embeddings(reply, expected)
+        return read_openai_embeddings(reply, expected, "<f2" if self.embed_dtype == "float16" else "<f4")
 
     # --- scores ---
 
@@ -172,7 +180,7 @@ class Vllm:
         if not reply.ok:
             return "logit"
         try:
-            to_vector(by_index(field(reply, "data"), 1, reply)[0].get("embedding"), reply)
+            self.read_embeddings(reply, 1)
         except MalformedReply:
             return "maxsim"
         return "cosine"
@@ -223,7 +231,7 @@ class Vllm:
                 raise _Missing(reply)
             if not reply.ok:
                 raise self.refusal(reply, served, "rerank")
-            values.append(float(self.read_scores(plan, reply, 1)[0]))
+            values.append(float(finite(self.read_scores(plan, reply, 1), reply)[0]))
         default, bare = values
         sigmoid_off = abs(default - sigmoid(np.array([bare]))[0]) > 1e-3
         if plan.frame is None and bare != default and sigmoid_off:

@@ -1,11 +1,12 @@
-"""The only I/O of the package: two drivers run the same flows, one with threads, one with tasks.
+"""All I/O that there is: flows are run with threads or with tasks.
 
-A driver sends calls, limits how many are in flight, balances replicas, retries, and times out. It hands back whatever
-answer came, with any status, since only the flow knows what a status means; when no answer came at all, it throws
-`EndpointUnreachable` into the flow.
+`exchange` knows the HTTP library, `replicas` which server is asked next, `permits` how many requests are in flight, and
+`attempts` when to try again; `threads` and `tasks` are the loops around them. The embedded engine in `ragpair.local` is
+called from here too. Everything above and below is pure.
 """
 
+from ragpair.drivers.replicas import Replicas
 from ragpair.drivers.tasks import AsyncDriver
 from ragpair.drivers.threads import SyncDriver
 
-__all__ = ["AsyncDriver", "SyncDriver"]
+__all__ = ["AsyncDriver", "Replicas", "SyncDriver"]

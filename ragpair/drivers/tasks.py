@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import httpx
 
 from ragpair import local
-from ragpair.drivers.common import (
-    FAULTS,
-    Attempts,
-    Replicas,
-    advance,
-    client_options,
-    fault,
-    reply,
-    request,
-    width,
-)
+from ragpair.drivers.attempts import Attempts
+from ragpair.drivers.exchange import FAULTS, Body, client_options, fault, headers, request
+from ragpair.drivers.permits import Permits, at_first
+from ragpair.drivers.replicas import Replica, Replicas
 from ragpair.endpoint import Endpoint
 from ragpair.errors import RagpairError
-from ragpair.retry import Lost
-from ragpair.wire import Call, Flow, Gather, Reply
+from ragpair.retry import BUSY, Lost
+from ragpair.wire import Call, Flow, Gather, Reply, advance
 
 T = TypeVar("T")
 
@@ -78,26 +74,61 @@ class _Keeper:
                 await client.aclose()
 
 
-@dataclass(frozen=True, slots=True)
+class _Permits(Permits):
+    def __init__(self, most: int) -> None:
+        self._here = asyncio.Semaphore(at_first(most))
+        super().__init__(self._here, most)
+
+    async def __aenter__(self) -> Self:
+        await self._here.acquire()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.leave()
+
+
+@dataclass(slots=True)
 class _Here:
-    """What an async driver holds on one event loop."""
+    """What an async driver holds on one event loop. Closed by whoever leaves it last: calls under way are finished."""
 
     keeper: _Keeper
     client: httpx.AsyncClient
-    places: asyncio.Semaphore
+    permits: _Permits
     when_forgotten: weakref.finalize[Any, Any]
+    inside: int = 0
+    closing: bool = False
+
+    async def __aenter__(self) -> Self:
+        self.inside += 1
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.inside -= 1
+        if self.closing and not self.inside:
+            self.when_forgotten.detach()
+            await self.keeper.close(self.client)
+
+    async def close(self) -> None:
+        """Close the connections when nobody uses them any more."""
+        async with self:
+            self.closing = True
 
 
 class AsyncDriver:
     """Runs flows with tasks, on any number of event loops, one after another or at the same time."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, replicas: Replicas | None = None) -> None:
         self.endpoint = endpoint
-        self._replicas = Replicas(endpoint.base_urls)
+        self._replicas = replicas or Replicas(endpoint.base_urls)
+        self._headers = headers(endpoint)
         self._loops: dict[int, _Here] = {}
 
     async def run(self, flow: Flow[T]) -> T:
         """The result of the flow; its errors are raised as they are."""
+        async with await self._here() as here:
+            return await self._run(flow, here)
+
+    async def _run(self, flow: Flow[T], here: _Here) -> T:
         answer: Any = None
         error: RagpairError | None = None
         while True:
@@ -108,16 +139,35 @@ class AsyncDriver:
                 return result
             answer, error = None, None
             try:
-                answer = await (self._gather(step) if isinstance(step, Gather) else self._send(step))
+                if isinstance(step, Gather):
+                    flows, width = _as_async(step.flows), self._width(step.in_flight)
+                    answer = [one async for one in self._several(flows, here, width, math.inf, eager=True)]
+                else:
+                    answer = await self._send(step, here)
             except RagpairError as exc:
                 error = exc
 
+    async def stream(self, flows: AsyncIterator[Flow[T]], in_flight: int | None = None) -> AsyncGenerator[T]:
+        """The results of the flows in order, as they are asked for; a bounded number of flows runs ahead.
+
+        An error comes where its result would have come, after those before it.
+        """
+        width = self._width(in_flight)
+        async with (
+            await self._here() as here,
+            aclosing(self._several(flows, here, width, 2 * width, eager=False)) as results,
+        ):
+            async for result in results:
+                yield result
+
     async def close(self) -> None:
-        """Close the connections of the running loop. The driver opens new ones when it is used again."""
+        """Close the connections of the running loop, those of calls under way after these; new ones are opened anew."""
         here = self._loops.pop(id(asyncio.get_running_loop()), None)
         if here is not None:
-            here.when_forgotten.detach()
-            await here.keeper.close(here.client)
+            await here.close()
+
+    def _width(self, in_flight: int | None) -> int:
+        return min(self.endpoint.max_concurrency, in_flight or self.endpoint.max_concurrency)
 
     async def _here(self) -> _Here:
         loop = asyncio.get_running_loop()
@@ -131,46 +181,111 @@ class AsyncDriver:
         keeper = _Keeper.of(loop)
         client = httpx.AsyncClient(**client_options(self.endpoint))
         when_forgotten = weakref.finalize(self, keeper.orphans.append, client)
-        here = _Here(keeper, client, asyncio.Semaphore(self.endpoint.max_concurrency), when_forgotten)
+        here = _Here(keeper, client, _Permits(self.endpoint.max_concurrency), when_forgotten)
         self._loops[id(loop)] = here  # before the first await: another task of this loop must find it
         await keeper.keep(client)
         return here
 
-    async def _send(self, call: Call) -> Reply:
+    # --- one call ---
+
+    async def _send(self, call: Call, here: _Here) -> Reply:
         if self.endpoint.is_local:
             return await asyncio.to_thread(local.handle, call)
-        here = await self._here()
-        attempts = Attempts(self.endpoint, call)
+        attempts = Attempts(self.endpoint, self._replicas, call)
         while True:
-            async with here.places:
-                with self._replicas.one(attempts.failed) as url:
-                    outcome = await self._exchange(here.client, url, call)
-            verdict = attempts.judge(url, outcome)
+            async with here.permits:
+                one = attempts.choose()
+                outcome = None
+                if not self._replicas.must_check(one, call):
+                    outcome = await self._exchange(here, one, call)
+            if outcome is None:
+                outcome = await self._ask_who(one, here)
+                if outcome is None:
+                    continue
+            verdict = attempts.judge(one, outcome)
             if isinstance(verdict, Reply):
                 return verdict
             await asyncio.sleep(verdict)
 
-    async def _exchange(self, client: httpx.AsyncClient, url: str, call: Call) -> Reply | Lost:
+    async def _exchange(self, here: _Here, one: Replica, call: Call) -> Reply | Lost:
+        with self._replicas.asking(one, call):
+            in_flight, load = one.requests, one.load
+            sent, started = time.monotonic(), time.perf_counter()
+            outcome: Reply | Lost
+            try:
+                response = await here.client.send(request(one.url, call, self._headers), stream=True)
+                try:
+                    body = Body(response, one.url, call, started, self.endpoint.timeout)
+                    async for chunk in response.aiter_bytes():
+                        body.add(chunk)
+                finally:
+                    await response.aclose()
+                outcome = body.reply(in_flight)
+            except FAULTS as exc:
+                outcome = fault(exc, one.url, closed=here.client.is_closed)
+        self._replicas.note(one, call, outcome, load)
+        if isinstance(outcome, Reply) and outcome.ok:
+            if call.body is not None:
+                here.permits.succeeded()
+        elif isinstance(outcome, Lost) or outcome.status in BUSY:
+            here.permits.busy(sent, time.monotonic())
+        return outcome
+
+    async def _ask_who(self, one: Replica, here: _Here) -> Lost | None:
+        """Nothing if the replica belongs here, or a loss: it is left out."""
+        assert self._replicas.check is not None
+        if await self._run(self._replicas.check(one.url), here):
+            self._replicas.admit(one.url)
+            return None
+        self._replicas.leave_out(one.url)
+        return Lost("refused", "it was away, and has not come back as the same server")
+
+    # --- several flows ---
+
+    async def _several(
+        self, flows: AsyncIterator[Flow[T]], here: _Here, width: int, ahead: float, *, eager: bool
+    ) -> AsyncGenerator[T]:
+        """The results of flows in order: at most `width` run at a time, and at most `ahead` before their turn."""
+        running: dict[asyncio.Task[T], int] = {}
+        early: dict[int, asyncio.Task[T]] = {}
+        taken = given = 0
+        more = True
+        ended: Exception | None = None  # of the iterator
         try:
-            return reply(await client.request(url=url + call.path, **request(call)), url, call)
-        except FAULTS as exc:
-            return fault(exc, url, closed=client.is_closed)
-
-    async def _gather(self, step: Gather) -> list[Any]:
-        pending = enumerate(step.flows)
-        results: dict[int, Any] = {}
-
-        async def work() -> None:
-            for number, flow in pending:
-                results[number] = await self.run(flow)
-
-        workers = [asyncio.create_task(work()) for _ in range(width(step, self.endpoint))]
-        try:
-            done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-            for worker in done:
-                worker.result()
+            while True:
+                while more and len(running) < width and taken - given < ahead:
+                    try:
+                        flow = await anext(flows, None)
+                    except Exception as exc:
+                        if eager:
+                            raise
+                        flow, ended = None, exc
+                    if flow is None:
+                        more = False
+                        break
+                    running[asyncio.create_task(self._run(flow, here))] = taken
+                    taken += 1
+                if given in early:
+                    result = early.pop(given).result()
+                    given += 1
+                    yield result
+                    continue
+                if not more and given == taken:
+                    if ended is not None:
+                        raise ended
+                    return
+                for task in (await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))[0]:
+                    if not task.cancelled() and task.exception() is not None:
+                        more = False
+                        if eager:
+                            task.result()
+                    early[running.pop(task)] = task
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-        return [results[number] for number in range(len(results))]
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _as_async(flows: Iterable[Flow[T]]) -> AsyncGenerator[Flow[T]]:
+    for flow in flows:
+        yield flow

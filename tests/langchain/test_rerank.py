@@ -57,7 +57,7 @@ def scores(found):
 def test_options_are_those_of_the_core():
     core = inspect.signature(Reranker).parameters
     fields = RagpairRerank.model_fields
-    assert set(fields) == {*core, "top_n", "min_score"}
+    assert set(fields) == {*core, "top_n", "min_score", "on_error"}
     for name, parameter in core.items():
         if parameter.default is not parameter.empty:
             assert fields[name].get_default(call_default_factory=True) == parameter.default, name

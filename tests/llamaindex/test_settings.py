@@ -35,6 +35,7 @@ EMBEDDING = {
     "timeout": 3.5,
     "max_retries": 1,
     "extra_body": {"options": {"num_ctx": 8192}},
+    "embed_dtype": "float16",
     "embed_batch_size": 9,
     "num_workers": 2,
 }
@@ -91,7 +92,7 @@ def test_fields_beside_the_core_are_few():
         "num_workers",
         "rate_limiter",
     }
-    own = {"keep_retrieval_score", "metadata_mode", "min_score", "top_n"}
+    own = {"keep_retrieval_score", "metadata_mode", "min_score", "on_error", "top_n"}
     assert RagpairEmbedding.model_fields.keys() - inspect.signature(Embedder).parameters.keys() <= llama_index
     assert RagpairRerank.model_fields.keys() - inspect.signature(Reranker).parameters.keys() <= own | llama_index
 
