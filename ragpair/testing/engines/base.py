@@ -29,9 +29,9 @@ class Answer:
 class Refused(Exception):
     """A route that says no; the answer stands in for a result."""
 
-    def __init__(self, status: int, body: Any) -> None:
-        super().__init__(status)
-        self.answer = Answer(status, body)
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
 
 
 Route = Callable[[dict[str, Any]], Any]
@@ -45,10 +45,18 @@ class FakeEngine(ABC):
     unauthorized: ClassVar[Answer] = Answer(401, {"error": "Unauthorized"})
     work: ClassVar[Mapping[Task, frozenset[str]]]  # the paths that embed or score, where the model can
 
-    def __init__(self, model: str | None, task: Task, dims: int, max_tokens: int, version: str | None) -> None:
+    full: ClassVar[Answer | None] = (
+        None  # what a request gets that holds more than the queue; None: they are not counted
+    )
+
+    def __init__(
+        self, model: str | None, task: Task, dims: int, max_tokens: int, version: str | None, queue: int | None
+    ) -> None:
         self.model = model or self.names[task]
         self.task, self.dims, self.max_tokens = task, dims, max_tokens
-        self.version = version
+        self.version, self.queue = version, queue
+        if queue is not None and self.full is None:
+            raise ValueError(f"{type(self).__name__} has no queue in which each text counts: queue=None")
 
     def answer(self, method: str, path: str, body: Any) -> Answer:
         """The engine's answer to a request."""
@@ -77,7 +85,11 @@ class FakeEngine(ABC):
     # --- shared by several ---
 
     def _refuse(self, status: int, message: str) -> Refused:
-        return Refused(status, self.error(status, message))
+        return Refused(Answer(status, self.error(status, message)))
+
+    def _check_queue(self, inputs: int) -> None:
+        if self.queue is not None and self.full is not None and inputs > self.queue:
+            raise Refused(self.full)
 
     def _input(self, body: dict[str, Any]) -> list[str]:
         given = body.get("input")
