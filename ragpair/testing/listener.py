@@ -185,12 +185,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _pieces(self, data: bytes, fault: Fault) -> Iterator[bytes]:
         """The body in the pieces in which it is sent; the last of them ends the work."""
         if fault.spread:
-            size = -(-len(data) // _PIECES)
-            for start in range(0, len(data) - size, size):
-                yield data[start : start + size]
+            size = max(1, -(-len(data) // _PIECES))
+            *pieces, data = [data[start : start + size] for start in range(0, len(data), size)] or [b""]
+            for piece in pieces:
+                yield piece
                 if self.server.stopping.wait(fault.spread / _PIECES):
                     return
-            data = data[len(data) - size :]
         if fault.endless:
             packed = zlib.compressobj(wbits=31) if fault.gzip else None
             for piece in (data, *(_BLANKS for _ in range(_MOST_BLANKS))):
