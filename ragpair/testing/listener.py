@@ -170,6 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Encoding"] = "gzip"
         if fault.gzip and not fault.endless:
             data = gzip.compress(data, mtime=0)
+        if fault.dies:
+            headers["Connection"] = "close"  # else a client that is quick would find its end, not a closed port
         if not fault.endless:
             headers["Content-Length"] = str(len(data))
         self.send_response(answer.status)
