@@ -50,7 +50,13 @@ class FakeEngine(ABC):
     )
 
     def __init__(
-        self, model: str | None, task: Task, dims: int, max_tokens: int, version: str | None, queue: int | None
+        self,
+        model: str | None,
+        task: Task,
+        dims: int,
+        max_tokens: int,
+        version: str | None,
+        queue: int | None = None,
     ) -> None:
         self.model = model or self.names[task]
         self.task, self.dims, self.max_tokens = task, dims, max_tokens
