@@ -62,6 +62,13 @@ def test_base64_holds_the_same_numbers(serve, engine):
     assert np.allclose(coded, vectors(server, engine, ["hello"])[0])
 
 
+def test_vllm_has_half_precision_in_base64(serve):
+    server = serve("vllm")
+    asked = {"input": ["hello"], "encoding_format": "base64", "embed_dtype": "float16", "endianness": "little"}
+    coded = base64.b64decode(post(server, "/v1/embeddings", **asked).json()["data"][0]["embedding"])
+    assert np.allclose(np.frombuffer(coded, "<f2"), vectors(server, "vllm", ["hello"])[0], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("engine", "status", "words"),
     [

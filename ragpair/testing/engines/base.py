@@ -104,7 +104,7 @@ class FakeEngine(ABC):
             raise self._refuse(400, "validation error: input should be a string or a list of strings")
         return texts
 
-    def _openai(self, body: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    def _openai(self, body: dict[str, Any], texts: Sequence[str], dtype: str = "<f4") -> dict[str, Any]:
         width = body.get("dimensions") or self.dims
         vectors = [fake.embed(text, width) for text in texts]
         coded = body.get("encoding_format") == "base64"
@@ -116,7 +116,9 @@ class FakeEngine(ABC):
                 {
                     "index": index,
                     "object": "embedding",
-                    "embedding": base64.b64encode(vector.tobytes()).decode() if coded else vector.tolist(),
+                    "embedding": base64.b64encode(vector.astype(dtype).tobytes()).decode()
+                    if coded
+                    else vector.tolist(),
                 }
                 for index, vector in enumerate(vectors)
             ],

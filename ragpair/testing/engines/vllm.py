@@ -17,7 +17,10 @@ _FULL = (
 
 
 class FakeVllm(FakeEngine):
-    """vLLM 0.32: an LLM reranker ("answers") is served without a template, as `/classify` and `/v1/score`."""
+    """vLLM 0.32: an LLM reranker ("answers") is served without a template, as `/classify` and `/v1/score`.
+
+    Vectors in base64 are little-endian, in float32 or float16.
+    """
 
     names: ClassVar[Mapping[Task, str]] = {
         "embed": "Qwen/Qwen3-Embedding-0.6B",
@@ -75,7 +78,8 @@ class FakeVllm(FakeEngine):
         for text in texts:
             self._check_length(fake.count_tokens(text) + fake.TEXT_SPECIALS)
         self._check_queue(len(texts))
-        return {"id": "embd-0", "created": 1795445606, **self._openai(body, texts)}
+        dtype = "<f2" if body.get("embed_dtype") == "float16" else "<f4"
+        return {"id": "embd-0", "created": 1795445606, **self._openai(body, texts, dtype)}
 
     def _classify(self, body: dict[str, Any]) -> Any:
         self._check_model(body)
