@@ -56,11 +56,13 @@ class Look:
         dialect: Its engine.
         served: What it says of itself.
         sample: What it made of a probe, where there are replicas to compare it with; else empty.
+        url: Which server made the sample.
     """
 
     dialect: Dialect
     served: Served
     sample: NDArray[Any]
+    url: str = ""
 
 
 class Client(ABC):
@@ -120,12 +122,12 @@ class Client(ABC):
         return dialect
 
     @abstractmethod
-    def _sample(self, look: Look) -> Flow[NDArray[Any]]:
-        """What the server makes of a probe, to compare replicas by."""
+    def _sample(self, look: Look) -> Flow[tuple[NDArray[Any], str]]:
+        """What the server makes of a probe, to compare replicas by; and which server it was."""
 
     def _look_closely(self) -> Flow[Look]:
         look = yield from self._look_at_one()
-        return Look(look.dialect, look.served, (yield from self._sample(look)))
+        return Look(look.dialect, look.served, *(yield from self._sample(look)))
 
     def _look_at_all(self, urls: tuple[str, ...]) -> Flow[Look]:
         """Replicas must serve one model. Those that do not answer now are looked at when they do."""
@@ -139,7 +141,8 @@ class Client(ABC):
         found = yield from gather(look_at(url) for url in urls)
         looks = {url: look for url, look in zip(urls, found, strict=True) if isinstance(look, Look)}
         if not looks:
-            raise next(error for error in found if isinstance(error, RagpairError))
+            look = yield from self._look_closely()  # with all the patience that the policy has
+            looks = {look.url: look}
         first, *others = looks
         for url in others:
             if difference := self._difference(looks[first], looks[url]):

@@ -307,13 +307,13 @@ class Embedder(Client):
     def _configured(self, dialect: Dialect, served: Served) -> Dialect:
         return resolve.travelling(dialect, served, self._settings["embed_dtype"])
 
-    def _sample(self, look: Look) -> Flow[Vectors]:
+    def _sample(self, look: Look) -> Flow[tuple[Vectors, str]]:
         call = look.dialect.embed_call(look.served, [_PROBE], dimensions=None, truncate=False)
         reply = yield from send(call)
         if not reply.ok:
             raise look.dialect.refusal(reply, look.served, "embed")
         vector: Vectors = look.dialect.read_embeddings(reply, 1)[0]
-        return vector
+        return vector, reply.endpoint
 
     def _agree(self, one: Vectors, other: Vectors) -> bool:
         return float(one @ other) >= _SAME * float(np.linalg.norm(one) * np.linalg.norm(other))

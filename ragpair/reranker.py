@@ -300,7 +300,7 @@ class Reranker(Client):
         raw, declared = self._settings["scores"] == "raw", self._settings["family"] is None
         return match, resolve.wish(match, served, told, raw=raw, declared=declared)
 
-    def _sample(self, look: Look) -> Flow[Scale]:
+    def _sample(self, look: Look) -> Flow[tuple[Scale, str]]:
         _, wish = self._wish(look.served, self._settings["instruction"])
         plan = yield from look.dialect.plan_scores(look.served, wish)
         values = []
@@ -310,7 +310,7 @@ class Reranker(Client):
                 raise look.dialect.refusal(reply, look.served, "rerank")
             values.append(look.dialect.read_scores(plan, reply, 1))
         scores = np.concatenate(values)
-        return sigmoid(scores) if plan.served == "logit" else scores
+        return sigmoid(scores) if plan.served == "logit" else scores, reply.endpoint
 
     def _agree(self, one: Scale, other: Scale) -> bool:
         return bool(np.allclose(one, other, rtol=_SAME, atol=_SAME))

@@ -62,7 +62,7 @@ class RetryPolicy:
             outcome: What the last try brought.
             call: What was sent.
         """
-        if attempt > min(self.max_retries, self._allowed(outcome, call)):
+        if call.replica is not None or attempt > min(self.max_retries, self._allowed(outcome, call)):
             return None
         if isinstance(outcome, Reply) and (asked := retry_after(outcome)) is not None:
             return asked if asked <= self.patience else None

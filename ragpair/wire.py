@@ -28,7 +28,7 @@ class Call:
         body: JSON object to POST; None makes it a GET.
         resend_after_drop: How often it may be sent again when the connection dies without an answer. None leaves it
             to the retry policy; engines that a bad input can kill allow one.
-        replica: Base URL of the one server that it is for; None is whichever the driver thinks best.
+        replica: Base URL of the one server that it is for, which is asked once; None leaves it to the driver.
         load: How much work it is, in about the bytes of its texts; compared between calls only.
         divisible: It holds several texts, so that a refusal for its size should come back rather than be tried again.
     """

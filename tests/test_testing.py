@@ -1,6 +1,8 @@
 """FakeServer, as those see it who test their own chains against it, with whatever client they use."""
 
 import base64
+import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from ragpair.testing import FakeServer, Fault
+from ragpair.testing import FakeServer, Fault, edits
 
 EMBED = {
     "vllm": ("/v1/embeddings", "data"),
@@ -58,6 +60,13 @@ def test_base64_holds_the_same_numbers(serve, engine):
     rows = post(server, path, input=["hello"], encoding_format="base64").json()["data"]
     coded = np.frombuffer(base64.b64decode(rows[0]["embedding"]), "<f4")
     assert np.allclose(coded, vectors(server, engine, ["hello"])[0])
+
+
+def test_vllm_has_half_precision_in_base64(serve):
+    server = serve("vllm")
+    asked = {"input": ["hello"], "encoding_format": "base64", "embed_dtype": "float16", "endianness": "little"}
+    coded = base64.b64decode(post(server, "/v1/embeddings", **asked).json()["data"][0]["embedding"])
+    assert np.allclose(np.frombuffer(coded, "<f2"), vectors(server, "vllm", ["hello"])[0], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +215,206 @@ def test_connections_die(serve):
     assert len(server.requests) == 2
 
 
+def test_connections_are_reset(serve):
+    server = serve("vllm")
+    server.fail(Fault.cut(), Fault.cut(half=True))
+    for _ in range(2):
+        with pytest.raises(httpx.ReadError, match="reset"):
+            post(server, "/v1/embeddings", input=["a"])
+    assert post(server, "/v1/embeddings", input=["a"]).status_code == 200
+
+
+@pytest.mark.parametrize("status", [500, None])
+def test_a_server_dies_and_comes_back(serve, status):
+    server = serve("vllm")
+    server.fail(Fault.death(status))
+    with httpx.Client(base_url=server.url) as idle, httpx.Client(base_url=server.url) as client:
+        idle.get("/version")
+        body = {"input": ["a"]}
+        if status is None:
+            with pytest.raises(httpx.RemoteProtocolError):
+                client.post("/v1/embeddings", json=body)
+        else:
+            assert client.post("/v1/embeddings", json=body).status_code == status
+        for one in (client, idle):
+            with pytest.raises(httpx.ConnectError):
+                one.get("/version")
+        server.start()
+        assert client.post("/v1/embeddings", json=body).status_code == 200
+
+
+def raw(server):
+    """A connection on which one request was answered."""
+    connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=10)
+    connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+    got = b""
+    while not got.endswith(b"}"):
+        got += connection.recv(4096)
+    return connection
+
+
+def test_idle_connections_are_closed(serve):
+    server = serve("vllm", idle=0.02)
+    with raw(server) as connection:
+        assert connection.recv(1) == b""  # an end, since nothing more was asked
+
+
+def test_idle_connections_are_closed_on_demand(serve, together):
+    server = serve("vllm")
+    with raw(server) as one, raw(server) as other:
+        server.drop_idle()
+        assert (one.recv(1), other.recv(1)) == (b"", b"")
+    together(server, 2)
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(post, server, "/v1/embeddings", input=["a"])
+        while not server.work:
+            time.sleep(0.001)
+        server.drop_idle()  # a request in work is answered all the same
+        post(server, "/v1/embeddings", input=["b"])
+        assert working.result().status_code == 200
+
+
+def test_a_body_may_trickle_or_be_compressed(serve):
+    server = serve("vllm")
+    whole = post(server, "/v1/embeddings", input=["a"]).json()
+    server.fail(Fault.trickle(0.02), Fault.gzipped(), Fault.edit(edits.shuffled, path="/version"))
+    with httpx.stream("POST", server.url + "/v1/embeddings", json={"input": ["a"]}) as reply:
+        pieces = list(reply.iter_raw())
+    assert (len(pieces) > 2, json.loads(b"".join(pieces))) == (True, whole)
+    packed = post(server, "/v1/embeddings", input=["a"])
+    assert (packed.json(), packed.headers["content-encoding"]) == (whole, "gzip")
+
+
+@pytest.mark.parametrize("gzip", [False, True])
+def test_a_flood_flows_until_the_client_has_enough(serve, gzip):
+    server = serve("vllm")
+    server.fail(Fault.flood(gzip=gzip))
+    read = 0
+    with httpx.stream("POST", server.url + "/v1/embeddings", json={"input": ["a"]}) as reply:
+        assert "content-length" not in reply.headers
+        for piece in reply.iter_bytes():
+            read += len(piece)
+            if read > 2**20:
+                break
+    assert read > 2**20
+
+
+def test_a_fault_may_be_for_one_text(serve):
+    server = serve("vllm")
+    server.fail(Fault(status=400, holding="poison", times=None))
+    tries = [["a"], ["a", "some poison"], ["b"], "poison", ["poison", "a"]]
+    assert [post(server, "/v1/embeddings", input=texts).status_code for texts in tries] == [200, 400, 200, 400, 400]
+
+
+def test_web_pages_redirects_and_keys(serve):
+    server = serve("vllm")
+    server.fail(Fault.page(502), Fault.redirect("http://elsewhere.invalid/"))
+    server.fail(*(Fault.unauthorized(shape) for shape in ("string", "object", "text")))
+    page, redirect, *refused = (post(server, "/v1/embeddings", input=["a"]) for _ in range(5))
+    assert (page.status_code, page.headers["content-type"][:9], page.text[:9]) == (502, "text/html", "<!DOCTYPE")
+    assert (redirect.status_code, redirect.headers["location"]) == (307, "http://elsewhere.invalid/")
+    assert {reply.status_code for reply in refused} == {401}
+    assert refused[0].json() == {"error": "Unauthorized"}
+    assert refused[1].json()["error"]["message"] == "Invalid API Key"
+    assert refused[2].text == "Unauthorized"
+
+
+QUEUES = [  # the body that each route takes, and the field that counts
+    ("vllm", "embed", "/v1/embeddings", {}, "input"),
+    ("vllm", "rerank", "/v1/score", {"text_1": "q"}, "text_2"),
+    ("vllm", "rerank", "/v1/rerank", {"query": "q"}, "documents"),
+    ("vllm", "answers", "/classify", {}, "input"),
+    ("sglang", "embed", "/v1/embeddings", {}, "input"),
+    ("sglang", "rerank", "/v1/rerank", {"query": "q"}, "documents"),
+    ("sglang", "answers", "/v1/score", {"query": "", "label_token_ids": [1, 2]}, "items"),
+]
+
+
+@pytest.mark.parametrize(("engine", "task", "path", "body", "counted"), QUEUES)
+def test_more_than_the_queue_holds(serve, engine, task, path, body, counted):
+    server = serve(engine, task=task, queue=3)
+    assert post(server, path, **body, **{counted: ["a"] * 3}).status_code == 200
+    full = post(server, path, **body, **{counted: ["a"] * 4})
+    assert full.status_code == 503
+    assert {"vllm": "cannot accept new requests", "sglang": "The request queue is full."}[engine] in full.text
+
+
+@pytest.mark.parametrize("engine", ["ollama", "llamacpp"])
+def test_queues_that_do_not_count_texts(engine):
+    with pytest.raises(ValueError, match="queue=None"):
+        FakeServer(engine, queue=3)
+
+
+# --- edits ---
+
+
+SCORES = {  # route, body and the field with the documents; Ollama scores one a request
+    ("vllm", "rerank"): ("/v1/score", {"text_1": "q"}, "text_2"),
+    ("vllm", "answers"): ("/classify", {}, "input"),
+    ("sglang", "rerank"): ("/v1/rerank", {"query": "q"}, "documents"),
+    ("sglang", "answers"): ("/v1/score", {"query": "", "label_token_ids": [9693, 2152]}, "items"),
+    ("llamacpp", "rerank"): ("/v1/rerank", {"query": "q"}, "documents"),
+    ("llamacpp", "answers"): ("/completion", {"n_probs": 5}, "prompt"),
+    ("ollama", "answers"): ("/api/generate", {"prompt": "p", "logprobs": True, "top_logprobs": 5}, "ignored"),
+}
+
+
+def rows(reply):
+    return reply if isinstance(reply, list) else next(v for v in reply.values() if isinstance(v, list))
+
+
+@pytest.mark.parametrize(("engine", "task"), SCORES)
+def test_edits_of_scores(serve, engine, task):
+    server = serve(engine, task=task)
+    path, body, field = SCORES[engine, task]
+
+    def score(*changes):
+        server.fail(*(Fault.edit(change) for change in changes))
+        return post(server, path, model=server.model, **body, **{field: ["q a", "b"]})
+
+    right = rows(score().json())
+    assert len(rows(score(edits.one_missing).json())) == len(right) - 1
+    assert len(rows(score(edits.one_too_many).json())) == len(right) + 1
+    assert rows(score(edits.shuffled).json()) == right[::-1]
+    for edit in (edits.nan, edits.null):
+        *others, spoilt = rows(score(edit).json())
+        assert (others, "None" in str(spoilt)) == (right[:-1], True)
+    with pytest.raises(json.JSONDecodeError):
+        score(edits.truncated).json()
+    assert "holds no vectors" in score(edits.narrow).text
+    if isinstance(right[0], dict) and "index" in right[0]:
+        assert "index" not in rows(score(edits.no_index).json())[-1]
+        same = rows(score(edits.same_index).json())
+        assert same[0]["index"] == same[-1]["index"]
+    else:
+        assert "carry no index" in score(edits.no_index).text
+        assert "carry no index" in score(edits.same_index).text
+
+
+@pytest.mark.parametrize("coded", [True, False], ids=["base64", "floats"])
+def test_edits_of_vectors(serve, engine, coded):
+    server = serve(engine, dims=8)
+    path, field = EMBED[engine]
+
+    def embed(*changes):
+        server.fail(*(Fault.edit(change) for change in changes))
+        asked = {"encoding_format": "base64"} if coded else {}
+        rows = post(server, path, model=server.model, input=["a", "b"], **asked).json()[field]
+        return [row["embedding"] if isinstance(row, dict) else row for row in rows]
+
+    def numbers(vector):
+        return np.frombuffer(base64.b64decode(vector), "<f4") if isinstance(vector, str) else vector
+
+    right = embed()
+    assert embed(edits.one_missing) == right[:1]
+    assert embed(edits.one_too_many) == [*right, right[1]]
+    assert embed(edits.shuffled) == right[::-1]
+    assert embed(edits.null)[1][0] is None
+    spoilt = embed(edits.nan)[1]
+    assert np.isnan(numbers(spoilt)[0]) if isinstance(spoilt, str) else spoilt[0] is None
+    assert [len(numbers(vector)) for vector in embed(edits.narrow)] == [8, 7]
+
+
 def test_garbage_and_edits(serve):
     server = serve("vllm")
     server.fail(Fault.garbage(b"<html>", "text/html"), Fault.edit(lambda reply: reply["data"].reverse()))
@@ -265,10 +474,14 @@ def test_nothing_is_left_when_it_stops():
     assert set(threading.enumerate()) == before
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + "/v1/models")
-    with pytest.raises(RuntimeError, match="not running"):
-        _ = server.url
     with server:
-        assert httpx.get(server.url + "/v1/models").status_code == 200
+        assert server.url == url
+        assert httpx.get(url + "/v1/models").status_code == 200
+
+
+def test_a_server_that_was_never_started_has_no_address():
+    with pytest.raises(RuntimeError, match="never started"):
+        _ = FakeServer("vllm").url
 
 
 def test_stopping_does_not_wait_for_delayed_answers():

@@ -397,6 +397,17 @@ def object_of(info: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def whole_number(info: Mapping[str, Any], name: str) -> int | None:
+    """A field that should hold a whole number; None if it does not."""
+    value = info.get(name)
+    return value if isinstance(value, int) else None
+
+
+def strings(*values: Any) -> tuple[str, ...]:
+    """Those of the values that are strings, and not empty."""
+    return tuple(value for value in values if isinstance(value, str) and value)
+
+
 def list_models(reply: Reply, field: str = "data", name: str = "id") -> list[dict[str, Any]]:
     """The cards of a list of models, each with a name."""
     cards = json_object(reply).get(field) or []
@@ -419,7 +430,10 @@ def model_card(dialect: Dialect, model: str | None, task: Task) -> Flow[tuple[st
     if not reply.ok:
         raise dialect.refusal(reply, None, task)
     cards = list_models(reply)
-    by_name = {str(name): card for card in cards for name in (card["id"], *(card.get("aliases") or ()))}
+    by_name: dict[str, dict[str, Any]] = {}
+    for card in cards:
+        aliases = card.get("aliases")
+        by_name |= dict.fromkeys(strings(card["id"], *(aliases if isinstance(aliases, list) else ())), card)
     chosen = pick_model([card["id"] for card in cards] if model is None else list(by_name), model, reply)
     return chosen, by_name[chosen], reply
 
@@ -442,5 +456,5 @@ _NUMBER = re.compile(r"\d+")
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """All whole numbers in a message."""
-    return tuple(int(n) for n in _NUMBER.findall(text))
+    """All whole numbers in a message; those of more than 18 digits count nothing."""
+    return tuple(int(n) for n in _NUMBER.findall(text) if len(n) <= 18)

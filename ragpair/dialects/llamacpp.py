@@ -32,6 +32,7 @@ from ragpair.dialects.base import (
     read_openai_embeddings,
     rejected,
     to_scale,
+    whole_number,
     yes_probability,
 )
 from ragpair.errors import ConfigurationError, EndpointError
@@ -53,6 +54,7 @@ class LlamaCpp:
     def inspect(self, model: str | None, task: Task) -> Flow[Served]:
         """`/v1/models`; its `capabilities` say "completion" of everything, so the routes must tell."""
         chosen, card, reply = yield from model_card(self, model, task)
+        modalities = object_of(card, "architecture").get("output_modalities")
         if task == "embed" and (yield from send(_pair(chosen))).ok:
             raise ConfigurationError(
                 f"{reply.endpoint} runs {chosen!r} as a reranker: its vectors would be garbage. Pass the address of an "
@@ -62,8 +64,8 @@ class LlamaCpp:
             engine=self.name,
             model=chosen,
             names=(chosen, card["id"]),
-            kind="decide" if "decisions" in (card.get("architecture") or {}).get("output_modalities", ()) else None,
-            limit=object_of(card, "meta").get("n_ctx"),
+            kind="decide" if isinstance(modalities, list) and "decisions" in modalities else None,
+            limit=whole_number(object_of(card, "meta"), "n_ctx"),
         )
 
     # --- embeddings ---

@@ -75,8 +75,10 @@ class Ollama:
         info = object_of(card, "model_info")
         architecture = str(info.get("general.architecture", ""))
         capabilities = card.get("capabilities")
-        if capabilities is not None and not isinstance(capabilities, list):
-            raise malformed(shown, "capabilities that are no list")
+        if capabilities is not None and not (
+            isinstance(capabilities, list) and all(isinstance(one, str) for one in capabilities)
+        ):
+            raise malformed(shown, "capabilities that are no list of names")
         if capabilities is not None:
             _check_capabilities(model, task, capabilities, architecture, info)
         return Served(
@@ -100,7 +102,7 @@ class Ollama:
     def _only_model(self, task: Task) -> Flow[str]:
         cards = yield from self._names()
         wanted = "embedding" if task == "embed" else "completion"
-        fitting = [card for card in cards if wanted in (card.get("capabilities") or [wanted])]
+        fitting = [card for card in cards if wanted in _listed(card.get("capabilities") or [wanted])]
         if len(fitting) == 1:
             return str(fitting[0]["name"])
         if not fitting:
@@ -247,11 +249,14 @@ def _limit(info: dict[str, Any], architecture: str, parameters: str, version: tu
     """Tokens that fit, by the least of three numbers that no reply ever shows together."""
     settings = dict(line.split(None, 1) for line in parameters.splitlines() if len(line.split(None, 1)) == 2)
     limits = [info.get(f"{architecture}.context_length")]
-    if settings.get("num_ctx", "").strip().isdigit():
-        limits.append(int(settings["num_ctx"]))
+    limits += numbers(settings.get("num_ctx", ""))[:1]
     if "bert" in architecture and version >= _BATCH_CAP_SINCE and "num_batch" not in settings:
         limits.append(_BATCH_CAP)
     return min((limit for limit in limits if isinstance(limit, int)), default=None)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _kind(capabilities: Sequence[str] | None) -> Literal["embed", "generate", "decide"] | None:

@@ -34,7 +34,9 @@ from ragpair.dialects.base import (
     read_number,
     read_openai_embeddings,
     rejected,
+    strings,
     to_scale,
+    whole_number,
 )
 from ragpair.errors import ConfigurationError, EndpointError
 from ragpair.wire import Call, Flow, Reply, send
@@ -62,14 +64,14 @@ class Sglang:
         chosen, card, reply = yield from model_card(self, model, task)
         info = yield from self._model_info()
         kind, architecture = _kind(info), _architecture(info)
-        limit = _limit(card.get("max_model_len"), architecture)
+        limit = _limit(whole_number(card, "max_model_len"), architecture)
         encoder = architecture.startswith(_ENCODERS)
         pooling = object_of(info, "embedding").get("pooling", "cls" if encoder else None)
         served = Served(
             engine=self.name,
             model=chosen,
             version=(yield from self._version()),
-            names=tuple(name for name in (info.get("model_path"), chosen) if name),
+            names=strings(info.get("model_path"), chosen),
             limit=limit,
             fatal=limit + 1 if limit is not None and architecture.startswith(_PADDED) else None,
             kind=kind,
@@ -165,12 +167,12 @@ class Sglang:
             if not reply.ok:
                 raise self.refusal(reply, served, "rerank")
             tokens = json_object(reply).get("tokens")
-            if not isinstance(tokens, list) or len(tokens) != 1:
+            if not isinstance(tokens, list) or len(tokens) != 1 or not isinstance(tokens[0], int):
                 raise ConfigurationError(
                     f"{answer!r}, by which {family.id!r} answers, is no single token of {served.model!r} ({tokens}): "
                     "this is a model of another family. Check family= and the address."
                 )
-            labels.append(int(tokens[0]))
+            labels.append(tokens[0])
         return ScorePlan(
             "answers",
             "probability",
@@ -205,7 +207,7 @@ class Sglang:
             raise malformed(reply, f"no {expected} rows of scores")
         try:
             return to_scale((row[0] for row in rows), reply)
-        except (TypeError, IndexError) as exc:
+        except (TypeError, LookupError) as exc:
             raise malformed(reply, "a row without scores") from exc
 
     # --- lengths and errors ---

@@ -38,10 +38,13 @@ from ragpair.dialects.base import (
     malformed,
     model_card,
     numbers,
+    object_of,
     read_number,
     read_openai_embeddings,
     rejected,
+    strings,
     to_scale,
+    whole_number,
 )
 from ragpair.errors import ConfigurationError, EndpointError, MalformedReply
 from ragpair.prompts import Frame
@@ -89,8 +92,8 @@ class Vllm:
             engine=self.name,
             model=chosen,
             version=str(json_object(version).get("version", "")) if version.ok else "",
-            names=tuple(name for name in (card.get("root"), chosen) if name),
-            limit=card.get("max_model_len"),
+            names=strings(card.get("root"), chosen),
+            limit=whole_number(card, "max_model_len"),
         )
 
     # --- embeddings ---
@@ -374,5 +377,5 @@ class _Missing(Exception):
 
 
 def _prompt_tokens(reply: Reply) -> int:
-    usage = field(reply, "usage") or {}
-    return int(usage.get("prompt_tokens") or usage.get("total_tokens") or 0)
+    usage = object_of(json_object(reply), "usage")
+    return whole_number(usage, "prompt_tokens") or whole_number(usage, "total_tokens") or 0

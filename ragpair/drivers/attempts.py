@@ -17,6 +17,9 @@ _CURES = {
     "untrusted": "Its TLS certificate is not trusted here; SSL_CERT_FILE names the file of a private authority.",
 }
 
+# The outcome for a replica that was asked who it is, and was not found to be one.
+LEFT_OUT = Lost("refused", "it was away, and has not come back as the same server")
+
 
 @dataclass(slots=True)
 class Attempts:
@@ -32,6 +35,7 @@ class Attempts:
     made: int = 0
     retries: int = 0
     failed: set[str] = field(default_factory=set)
+    last: Reply | Lost | None = None
 
     def choose(self) -> Replica:
         """Who is asked next."""
@@ -46,6 +50,7 @@ class Attempts:
         if isinstance(outcome, Reply) and outcome.ok:
             return outcome
         self.made += 1
+        self.last = outcome
         self.failed.add(one.url)
         others = self.call.replica is None and len(self.failed) < len(self.replicas)
         if others and _not_begun(outcome):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import httpx
 
 from ragpair import local
-from ragpair.drivers.attempts import Attempts
+from ragpair.drivers.attempts import LEFT_OUT, Attempts
 from ragpair.drivers.exchange import FAULTS, Body, client_options, fault, headers, request
 from ragpair.drivers.permits import Permits, at_first
 from ragpair.drivers.replicas import Replica, Replicas
@@ -199,9 +199,9 @@ class AsyncDriver:
                 if not self._replicas.must_check(one, call):
                     outcome = await self._exchange(here, one, call)
             if outcome is None:
-                outcome = await self._ask_who(one, here)
-                if outcome is None:
+                if await self._belongs(one, here):
                     continue
+                outcome = attempts.last or LEFT_OUT
             verdict = attempts.judge(one, outcome)
             if isinstance(verdict, Reply):
                 return verdict
@@ -231,14 +231,14 @@ class AsyncDriver:
             here.permits.busy(sent, time.monotonic())
         return outcome
 
-    async def _ask_who(self, one: Replica, here: _Here) -> Lost | None:
-        """Nothing if the replica belongs here, or a loss: it is left out."""
+    async def _belongs(self, one: Replica, here: _Here) -> bool:
+        """Whether a replica that was away still is one; if not, it is left out."""
         assert self._replicas.check is not None
         if await self._run(self._replicas.check(one.url), here):
             self._replicas.admit(one.url)
-            return None
+            return True
         self._replicas.leave_out(one.url)
-        return Lost("refused", "it was away, and has not come back as the same server")
+        return False
 
     # --- several flows ---
 

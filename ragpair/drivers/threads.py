@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from ragpair import local
-from ragpair.drivers.attempts import Attempts
+from ragpair.drivers.attempts import LEFT_OUT, Attempts
 from ragpair.drivers.exchange import FAULTS, Body, client_options, fault, headers, request
 from ragpair.drivers.permits import Permits, at_first
 from ragpair.drivers.replicas import Replica, Replicas
@@ -109,7 +109,10 @@ class SyncDriver:
             try:
                 if isinstance(step, Gather):
                     flows, width = iter(step.flows), self._width(step.in_flight)
-                    answer = list(self._several(flows, process, width, math.inf, eager=True))
+                    if width == 1:
+                        answer = [self._run(one, process, stopped) for one in flows]
+                    else:
+                        answer = list(self._several(flows, process, width, math.inf, eager=True))
                 else:
                     answer = self._send(step, process, stopped)
             except RagpairError as exc:
@@ -160,9 +163,9 @@ class SyncDriver:
                 if not self._replicas.must_check(one, call):
                     outcome = self._exchange(process, one, call)
             if outcome is None:
-                outcome = self._ask_who(one, process, stopped)
-                if outcome is None:
+                if self._belongs(one, process, stopped):
                     continue
+                outcome = attempts.last or LEFT_OUT
             verdict = attempts.judge(one, outcome)
             if isinstance(verdict, Reply):
                 return verdict
@@ -195,14 +198,14 @@ class SyncDriver:
             process.permits.busy(sent, time.monotonic())
         return outcome
 
-    def _ask_who(self, one: Replica, process: _Process, stopped: threading.Event | None) -> Lost | None:
-        """Nothing if the replica belongs here, or a loss: it is left out."""
+    def _belongs(self, one: Replica, process: _Process, stopped: threading.Event | None) -> bool:
+        """Whether a replica that was away still is one; if not, it is left out."""
         assert self._replicas.check is not None
         if self._run(self._replicas.check(one.url), process, stopped):
             self._replicas.admit(one.url)
-            return None
+            return True
         self._replicas.leave_out(one.url)
-        return Lost("refused", "it was away, and has not come back as the same server")
+        return False
 
     # --- several flows ---
 

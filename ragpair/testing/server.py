@@ -1,92 +1,20 @@
-"""The HTTP side: a listening thread, what it received, and the faults that it was told to make."""
+"""The server that tests hold: one engine with one model, what it received, and the faults that it was told to make."""
 
 from __future__ import annotations
 
-import socket
-import socketserver
 import threading
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Collection, Iterator
 from typing import Any, Self
 
-import orjson
-
 from ragpair.testing.engines import ENGINES, Answer, Engine, Task
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What arrived.
-
-    Attributes:
-        method: "GET" or "POST".
-        path: With query string, if there was one.
-        body: The JSON that was sent; None if there was none.
-        headers: Names in lower case.
-    """
-
-    method: str
-    path: str
-    body: Any
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What goes wrong with a request, in place of the right answer or on top of it.
-
-    `Fault(status=503)` answers with an error; the class methods make the others. A fault is for the next requests that
-    embed or score, or with `path` for the next to that path, GET or POST.
-
-    Attributes:
-        status: HTTP status; None is what the engine answers.
-        body: A string or bytes are sent as they are, anything else as JSON; None is what the engine would say.
-        headers: Added to the answer, such as {"Retry-After": "1"}.
-        times: How many requests; None is all of them from here on.
-        path: Which path.
-        content_type: Of `body`.
-        change: Makes another reply of the engine's JSON; may change it in place and return None.
-        seconds: Wait this long before answering.
-        lost: "before" closes the connection without an answer, "half" in the middle of it.
-    """
-
-    status: int | None = None
-    body: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    times: int | None = 1
-    path: str | None = None
-    content_type: str = "application/json"
-    change: Callable[[Any], Any] | None = None
-    seconds: float = 0.0
-    lost: str | None = None
-
-    @classmethod
-    def drop(cls, *, half: bool = False, times: int | None = 1, path: str | None = None) -> Self:
-        """The connection dies without an answer, or with half of one."""
-        return cls(lost="half" if half else "before", times=times, path=path)
-
-    @classmethod
-    def garbage(
-        cls, data: bytes, content_type: str = "application/json", *, times: int | None = 1, path: str | None = None
-    ) -> Self:
-        """Status 200, and these bytes."""
-        return cls(200, data, times=times, path=path, content_type=content_type)
-
-    @classmethod
-    def edit(cls, change: Callable[[Any], Any], *, times: int | None = 1, path: str | None = None) -> Self:
-        """The right answer, changed; error answers stay as they are."""
-        return cls(change=change, times=times, path=path)
-
-    @classmethod
-    def delay(cls, seconds: float, *, times: int | None = 1, path: str | None = None) -> Self:
-        """The right answer, late."""
-        return cls(seconds=seconds, times=times, path=path)
+from ragpair.testing.faults import Fault
+from ragpair.testing.listener import Listener, Request
 
 
 class FakeServer:
     """A server of one model, on a free port of 127.0.0.1, from `with` (or `start`) to its end (or `stop`).
+
+    Its address stays its own: once stopped, connections are refused there, and started again, it is back.
 
     Args:
         engine: Whose API it speaks.
@@ -98,6 +26,11 @@ class FakeServer:
         latency: Seconds that each embedding or scoring request takes.
         version: What the engine tells as its version.
         hidden: Paths that a gateway in front does not let through: they are 404.
+        queue: Refuse requests that hold more texts or pairs, as vLLM and SGLang do whose queue is limited.
+        idle: Close connections that wait so many seconds for a next request; vLLM closes them after 5.
+
+    Raises:
+        ValueError: `queue` for Ollama or llama.cpp, whose queues count requests.
 
     Attributes:
         requests: All that arrived, probes included, in order of arrival.
@@ -116,11 +49,14 @@ class FakeServer:
         latency: float = 0.0,
         version: str | None = None,
         hidden: Collection[str] = (),
+        queue: int | None = None,
+        idle: float | None = None,
     ) -> None:
-        self._engine = ENGINES[engine](model, task, dims, max_tokens, version)
+        self._engine = ENGINES[engine](model, task, dims, max_tokens, version, queue)
         self._work = self._engine.work[task]
         self._api_key, self._latency, self._hidden = api_key, latency, frozenset(hidden)
-        self._http: _Http | None = None
+        self._idle, self._port = idle, 0
+        self._listener: Listener | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._faults: list[tuple[Fault, int | None]] = []
@@ -131,9 +67,9 @@ class FakeServer:
     @property
     def url(self) -> str:
         """The base URL, without "/v1"."""
-        if self._http is None:
-            raise RuntimeError("the server is not running: use it as a context manager, or call start()")
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        if not self._port:
+            raise RuntimeError("the server was never started: use it as a context manager, or call start()")
+        return f"http://127.0.0.1:{self._port}"
 
     @property
     def model(self) -> str:
@@ -165,19 +101,25 @@ class FakeServer:
             self.in_flight_peak = 0
 
     def start(self) -> Self:
-        """Listen. Returns itself."""
-        if self._http is None:
+        """Listen; after a stop or a death, where it did before. Returns itself."""
+        if self._listener is None or not self._listener.alive:
+            self.stop()
             self._stopping.clear()
-            self._http = _Http(self)
-            self._http.listen()
+            self._listener = Listener(self._port, self._handle, self._idle, self._stopping)
+            self._port = self._listener.server_address[1]
         return self
 
     def stop(self) -> None:
         """Close all connections and the port, and wait for the threads."""
-        http, self._http = self._http, None
-        if http is not None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
             self._stopping.set()
-            http.hang_up()
+            listener.hang_up()
+
+    def drop_idle(self) -> None:
+        """Close the connections that wait for a next request, as after `idle` seconds."""
+        if self._listener is not None:
+            self._listener.drop_idle()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -185,10 +127,11 @@ class FakeServer:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    def _take(self, path: str) -> Fault | None:
+    def _take(self, path: str, body: Any) -> Fault | None:
         with self._lock:
             for number, (fault, left) in enumerate(self._faults):
-                if fault.path == path or (fault.path is None and path in self._work):
+                meant = fault.path == path or (fault.path is None and path in self._work)
+                if meant and (fault.holding is None or any(fault.holding in text for text in _strings(body))):
                     self._faults[number] = (fault, None if left is None else left - 1)
                     if left is not None and left <= 1:
                         del self._faults[number]
@@ -204,7 +147,7 @@ class FakeServer:
             self._in_flight += works
             self.in_flight_peak = max(self.in_flight_peak, self._in_flight)
         try:
-            fault = self._take(path) or Fault()
+            fault = self._take(path, request.body) or Fault()
             pause = fault.seconds + (self._latency if works else 0.0)
             if pause:
                 self._stopping.wait(pause)
@@ -233,81 +176,10 @@ class FakeServer:
         return Answer(200, answer.body if changed is None else changed)
 
 
-class _Http(socketserver.ThreadingMixIn, HTTPServer):
-    """Remembers its connections and their threads, so that none outlives the server."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, fake: FakeServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.fake = fake
-        self._open: dict[threading.Thread, socket.socket] = {}
-        self._listener = threading.Thread(target=self.serve_forever, args=(0.01,), name="FakeServer", daemon=True)
-
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's own looks the host's name up
-
-    def listen(self) -> None:
-        self._listener.start()
-
-    def hang_up(self) -> None:
-        self.shutdown()
-        self._listener.join()
-        self.server_close()
-        for thread, connection in list(self._open.items()):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
-        self._open[thread] = request
-        thread.start()
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._open.pop(threading.current_thread(), None)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients hang up in the middle of things; that is their right."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1  # headers and body leave together
-    server: _Http
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-    def do_GET(self) -> None:
-        self._serve(None)
-
-    def do_POST(self) -> None:
-        data = self.rfile.read(int(self.headers.get("content-length") or 0))
-        try:
-            self._serve(orjson.loads(data))
-        except orjson.JSONDecodeError:
-            self._serve(None)
-
-    def _serve(self, body: Any) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        answer, fault = self.server.fake._handle(Request(self.command, self.path, body, headers))
-        if fault.lost == "before":
-            self.close_connection = True
-            return
-        data = answer.body.encode() if isinstance(answer.body, str) else answer.body
-        data = data if isinstance(data, bytes) else orjson.dumps(data)
-        self.send_response(answer.status)
-        for name, value in {"Content-Type": answer.content_type, **fault.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if fault.lost == "half":
-            data = data[: len(data) // 2]
-            self.close_connection = True
-        self.wfile.write(data)
+def _strings(body: Any) -> Iterator[str]:
+    """All strings in a JSON value, but for names of fields."""
+    if isinstance(body, str):
+        yield body
+    elif isinstance(body, dict | list):
+        for value in body.values() if isinstance(body, dict) else body:
+            yield from _strings(value)

@@ -29,9 +29,9 @@ class Answer:
 class Refused(Exception):
     """A route that says no; the answer stands in for a result."""
 
-    def __init__(self, status: int, body: Any) -> None:
-        super().__init__(status)
-        self.answer = Answer(status, body)
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
 
 
 Route = Callable[[dict[str, Any]], Any]
@@ -45,10 +45,24 @@ class FakeEngine(ABC):
     unauthorized: ClassVar[Answer] = Answer(401, {"error": "Unauthorized"})
     work: ClassVar[Mapping[Task, frozenset[str]]]  # the paths that embed or score, where the model can
 
-    def __init__(self, model: str | None, task: Task, dims: int, max_tokens: int, version: str | None) -> None:
+    full: ClassVar[Answer | None] = (
+        None  # what a request gets that holds more than the queue; None: they are not counted
+    )
+
+    def __init__(
+        self,
+        model: str | None,
+        task: Task,
+        dims: int,
+        max_tokens: int,
+        version: str | None,
+        queue: int | None = None,
+    ) -> None:
         self.model = model or self.names[task]
         self.task, self.dims, self.max_tokens = task, dims, max_tokens
-        self.version = version
+        self.version, self.queue = version, queue
+        if queue is not None and self.full is None:
+            raise ValueError(f"{type(self).__name__} has no queue in which each text counts: queue=None")
 
     def answer(self, method: str, path: str, body: Any) -> Answer:
         """The engine's answer to a request."""
@@ -77,7 +91,11 @@ class FakeEngine(ABC):
     # --- shared by several ---
 
     def _refuse(self, status: int, message: str) -> Refused:
-        return Refused(status, self.error(status, message))
+        return Refused(Answer(status, self.error(status, message)))
+
+    def _check_queue(self, inputs: int) -> None:
+        if self.queue is not None and self.full is not None and inputs > self.queue:
+            raise Refused(self.full)
 
     def _input(self, body: dict[str, Any]) -> list[str]:
         given = body.get("input")
@@ -86,7 +104,7 @@ class FakeEngine(ABC):
             raise self._refuse(400, "validation error: input should be a string or a list of strings")
         return texts
 
-    def _openai(self, body: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    def _openai(self, body: dict[str, Any], texts: Sequence[str], dtype: str = "<f4") -> dict[str, Any]:
         width = body.get("dimensions") or self.dims
         vectors = [fake.embed(text, width) for text in texts]
         coded = body.get("encoding_format") == "base64"
@@ -98,7 +116,9 @@ class FakeEngine(ABC):
                 {
                     "index": index,
                     "object": "embedding",
-                    "embedding": base64.b64encode(vector.tobytes()).decode() if coded else vector.tolist(),
+                    "embedding": base64.b64encode(vector.astype(dtype).tobytes()).decode()
+                    if coded
+                    else vector.tolist(),
                 }
                 for index, vector in enumerate(vectors)
             ],

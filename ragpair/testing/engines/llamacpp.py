@@ -80,7 +80,7 @@ class FakeLlamaCpp(FakeEngine):
         prompts = [given] if isinstance(given, str) else given or []
         for prompt in prompts:
             if (tokens := fake.count_tokens(prompt)) > self.max_tokens:
-                raise Refused(400, exceeds(tokens, self.max_tokens))
+                raise Refused(Answer(400, exceeds(tokens, self.max_tokens)))
         rows = []
         for index, prompt in enumerate(prompts):
             top = first_tokens(prompt, max(1, int(body.get("n_probs") or 0)))

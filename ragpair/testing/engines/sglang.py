@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ragpair.testing import model as fake
-from ragpair.testing.engines.base import NO, YES, FakeEngine, Route, Task, usage
+from ragpair.testing.engines.base import NO, YES, Answer, FakeEngine, Route, Task, usage
 from ragpair.testing.engines.vllm import FakeVllm
 
 
@@ -14,6 +14,9 @@ class FakeSglang(FakeEngine):
     """SGLang 0.5.23: "rerank" is a cross-encoder that returns logits, "answers" a generating model."""
 
     names = FakeVllm.names
+    full = Answer(
+        503, {"object": "error", "message": "The request queue is full.", "type": "503", "param": None, "code": 503}
+    )
     work: ClassVar[Mapping[Task, frozenset[str]]] = {
         "embed": frozenset({"/v1/embeddings"}),
         "rerank": frozenset({"/v1/rerank"}),
@@ -84,6 +87,7 @@ class FakeSglang(FakeEngine):
             if not text.strip():
                 raise self._refuse(400, f"Input at index {index} cannot be empty or whitespace only")
             self._check_length(fake.count_tokens(text) + fake.TEXT_SPECIALS)
+        self._check_queue(len(texts))
         return self._openai(body, texts)
 
     def _rerank(self, body: dict[str, Any]) -> Any:
@@ -99,6 +103,7 @@ class FakeSglang(FakeEngine):
                 score = float(fake.embed(query + document, self.dims)[0])
             text = {} if body.get("return_documents") is False else {"document": document}
             rows.append({"score": score, **text, "index": index, "meta_info": {"id": str(index), "prompt_tokens": 5}})
+        self._check_queue(len(documents))
         return sorted(rows, key=lambda row: -row["score"])
 
     def _score(self, body: dict[str, Any]) -> Any:
@@ -106,6 +111,7 @@ class FakeSglang(FakeEngine):
         prompts = [str(body.get("query", "")) + item for item in ([items] if isinstance(items, str) else items or [])]
         for prompt in prompts:
             self._check_length(fake.count_tokens(prompt))
+        self._check_queue(len(prompts))
         if self.task == "rerank":
             raise self._refuse(400, "1 validation errors for ScoringResponse scores.list[list[float]].0")
         if self.task == "embed":

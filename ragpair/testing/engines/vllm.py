@@ -6,21 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ragpair.testing import model as fake
-from ragpair.testing.engines.base import FakeEngine, Route, Task, usage
+from ragpair.testing.engines.base import Answer, FakeEngine, Route, Task, usage
 
 _SCORE = ("/v1/score", "/score")
 _RERANK = ("/v1/rerank", "/rerank", "/v2/rerank")
 _PAIRS = _SCORE + _RERANK
+_FULL = (
+    "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
+)
 
 
 class FakeVllm(FakeEngine):
-    """vLLM 0.32: an LLM reranker ("answers") is served without a template, as `/classify` and `/v1/score`."""
+    """vLLM 0.32: an LLM reranker ("answers") is served without a template, as `/classify` and `/v1/score`.
+
+    Vectors in base64 are little-endian, in float32 or float16.
+    """
 
     names: ClassVar[Mapping[Task, str]] = {
         "embed": "Qwen/Qwen3-Embedding-0.6B",
         "rerank": "BAAI/bge-reranker-v2-m3",
         "answers": "Qwen/Qwen3-Reranker-0.6B",
     }
+    full = Answer(503, {"error": {"message": _FULL, "type": "Service Unavailable", "param": None, "code": 503}})
     work: ClassVar[Mapping[Task, frozenset[str]]] = {
         "embed": frozenset({"/v1/embeddings", *_PAIRS}),
         "rerank": frozenset({"/classify", *_PAIRS}),
@@ -70,13 +77,16 @@ class FakeVllm(FakeEngine):
             texts = [fake.cut(text, self.max_tokens - fake.TEXT_SPECIALS) for text in texts]
         for text in texts:
             self._check_length(fake.count_tokens(text) + fake.TEXT_SPECIALS)
-        return {"id": "embd-0", "created": 1795445606, **self._openai(body, texts)}
+        self._check_queue(len(texts))
+        dtype = "<f2" if body.get("embed_dtype") == "float16" else "<f4"
+        return {"id": "embd-0", "created": 1795445606, **self._openai(body, texts, dtype)}
 
     def _classify(self, body: dict[str, Any]) -> Any:
         self._check_model(body)
         texts = self._input(body)
         for text in texts:
             self._check_length(fake.count_tokens(text) + fake.TEXT_SPECIALS)
+        self._check_queue(len(texts))
         logits = [fake.answer_logit(text) for text in texts]
         rows = [
             {"index": index, "label": "LABEL_0", "probs": [self._activate(value, body)], "num_classes": 1}
@@ -118,6 +128,7 @@ class FakeVllm(FakeEngine):
                 scores.append(float(fake.embed(query, self.dims) @ fake.embed(document, self.dims)))
             self._check_length(tokens)
             used += tokens
+        self._check_queue(len(documents))
         return scores, used
 
     def _activate(self, value: float, body: dict[str, Any]) -> float:
