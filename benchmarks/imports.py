@@ -1,85 +1,99 @@
-"""How long an import takes: fresh interpreters, beside an empty one.
+"""How long an import takes, in fresh interpreters.
 
 python -m benchmarks.imports
 """
 
 import argparse
-import math
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import partial
 
-from .measure import Samples, Timer, in_rounds, median
+from .measure import Timer, in_rounds, median, spread
 from .report import Section, at_most, machine, script, table
 
-# What the adapters import of their frameworks, in a program that uses the framework anyway.
+# What the adapters import of their frameworks, and what a program that uses one has imported anyway.
 LANGCHAIN = (
-    "from langchain_core.embeddings import Embeddings; from langchain_core.documents import Document; "
-    "from langchain_core.documents.compressor import BaseDocumentCompressor; "
-    "from langchain_core.runnables import RunnableLambda; import langchain_core.vectorstores"
+    "from langchain_core.documents import Document; from langchain_core.documents.compressor import "
+    "BaseDocumentCompressor; from langchain_core.embeddings import Embeddings; "
+    "from langchain_core.runnables import RunnableLambda; from langchain_core.vectorstores import VectorStore"
 )
 LLAMAINDEX = "import llama_index.core"
-STATEMENTS = {
-    "import ragpair": "",
-    "from ragpair import Embedder, Reranker": "",
-    "from ragpair import Embedder; Embedder('http://localhost:8000')": "",
-    "import httpx, numpy, orjson, pybase64": "",
-    LANGCHAIN: "",
-    f"{LANGCHAIN}; import langchain_ragpair": LANGCHAIN,
-    LLAMAINDEX: "",
-    f"{LLAMAINDEX}; import llamaindex_ragpair": LLAMAINDEX,
-    "import langchain_openai": "",
-    "import langchain_ollama": "",
-    "from llama_index.embeddings.openai_like import OpenAILikeEmbedding": "",
-    "import litellm": "",
-}
-NAMES = {
-    LANGCHAIN: "langchain_core's Embeddings, Document, BaseDocumentCompressor, RunnableLambda, VectorStore",
-    f"{LANGCHAIN}; import langchain_ragpair": "the same and langchain_ragpair",
-    f"{LLAMAINDEX}; import llamaindex_ragpair": "the same and llamaindex_ragpair",
-}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One row.
+
+    Attributes:
+        statement: What is timed.
+        after: What is imported before the clock starts.
+        most: Milliseconds that the project promises, or None.
+        name: In place of the statement.
+    """
+
+    statement: str
+    after: str = ""
+    most: float | None = None
+    name: str = ""
+
+    @property
+    def shown(self) -> str:
+        """For the table."""
+        return self.name or f"`{self.statement}`"
+
+
+IMPORTS = (
+    Import("import ragpair"),
+    Import("from ragpair import Embedder, Reranker", most=150),
+    Import("from ragpair import Embedder; Embedder('http://localhost:8000')"),
+    Import("import httpx, numpy, orjson, pybase64", name="what the core depends on: httpx, numpy, orjson, pybase64"),
+    Import(LANGCHAIN, name="langchain_core: what an embedding model, a compressor and a vector store are made of"),
+    Import("import langchain_ragpair", after=LANGCHAIN, most=20, name="`import langchain_ragpair`, after that"),
+    Import("import langchain_openai", after=LANGCHAIN, name="`import langchain_openai`, after that"),
+    Import("import langchain_ollama", after=LANGCHAIN, name="`import langchain_ollama`, after that"),
+    Import(LLAMAINDEX),
+    Import("import llamaindex_ragpair", after=LLAMAINDEX, most=20, name="`import llamaindex_ragpair`, after that"),
+    Import("import llama_index.embeddings.openai_like", after=LLAMAINDEX, name="its OpenAILikeEmbedding, after that"),
+    Import("import llama_index.embeddings.ollama", after=LLAMAINDEX, name="its OllamaEmbedding, after that"),
+    Import("import litellm"),
+)
 ABOUT = """\
-Milliseconds of a fresh interpreter that runs the statement and ends, less those of an empty one: medians of {rounds}
-rounds, all statements in turn, files in the disk cache. "Adds" is over the framework's own import alone."""
+Milliseconds that the statement takes in a fresh interpreter, median (minimum-maximum) of {rounds} rounds, all
+statements in turn, files in the disk cache. Rows that say "after that" are what is added to the framework's own
+import."""
+TIMED = """\
+{after}
+import time
+start = time.perf_counter(), time.process_time()
+{statement}
+print("took", time.perf_counter() - start[0], time.process_time() - start[1])
+"""
 
 
 def measure(rounds: int) -> Section:
-    """All statements."""
-    measured = in_rounds({text: partial(_run, text) for text in ("pass", *STATEMENTS)}, rounds)
-    empty = median(measured["pass"], "wall")
-
-    def milliseconds(statement: str, base: float = empty) -> float:
-        return (median(measured[statement], "wall") - base) * 1e3
-
-    rows, adds = [], {}
-    for statement, base in STATEMENTS.items():
-        samples: Samples = measured[statement]
-        name = NAMES.get(statement, statement)
+    """All imports."""
+    measured = in_rounds({row: partial(_run, row) for row in IMPORTS}, rounds)
+    rows, targets = [], []
+    for row, samples in measured.items():
         if samples.failure:
-            rows.append([name, "-", samples.failure])
-            continue
-        added = "-"
-        if base:
-            adds[statement] = milliseconds(statement, median(measured[base], "wall"))
-            added = f"{adds[statement]:.0f}"
-        low, high = ((wall - empty) * 1e3 for wall in (min(samples.wall), max(samples.wall)))
-        rows.append([name, f"{milliseconds(statement):.0f} ({low:.0f}-{high:.0f})", added])
-    core = milliseconds("from ragpair import Embedder, Reranker")
-    targets = [at_most("from ragpair import Embedder, Reranker: at most 150 ms", core, 150, " ms")]
-    for statement, base in STATEMENTS.items():
-        if base:
-            promise = f"{statement.rpartition(' ')[2]}: adds at most 20 ms to its framework's import"
-            targets.append(at_most(promise, adds.get(statement, math.nan), 20, " ms"))
-    shown = table(("statement", "ms", "adds"), rows)
+            rows.append([row.shown, "-", samples.failure])
+        else:
+            rows.append([row.shown, spread(samples.wall, 1e3, 0), spread(samples.cpu, 1e3, 0)])
+        if row.most is not None:
+            promise = f"{row.shown}: at most {row.most:g} ms"
+            targets.append(at_most(promise, median(samples, "wall") * 1e3, row.most, " ms"))
     packages = ("langchain-core", "langchain-openai", "langchain-ollama", "llama-index-core", "litellm")
+    shown = table(("import", "wall ms", "CPU ms"), rows)
     return Section(f"{ABOUT.format(rounds=rounds)}\n\n{shown}\n\n{machine(*packages)}", targets)
 
 
-def _run(statement: str, timer: Timer) -> None:
-    with timer:
-        done = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True)
+def _run(row: Import, timer: Timer) -> None:
+    code = TIMED.format(after=row.after, statement=row.statement)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
+    timer.wall, timer.cpu = map(float, done.stdout.rpartition("took ")[2].split())
 
 
 def main() -> None:

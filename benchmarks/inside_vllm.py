@@ -3,7 +3,7 @@
 The command itself asks for a distribution called vllm, and the one for CPUs has another name; its reader of data sets
 wants pandas, which is not there. So its two entry points are called here, and the texts are handed to it.
 
-    python benchmarks/inside_vllm.py --dataset-path texts.json ...
+    python benchmarks/inside_vllm.py --dataset-name custom --dataset-path texts.json ...
 """
 
 import argparse

@@ -128,11 +128,12 @@ def _rerankings(url: str, count: int, runner: asyncio.Runner) -> dict[tuple[str,
 
 def _shown(measured: Mapping[tuple[str, str], Samples]) -> str:
     rows = []
-    bare = {colour: median(samples, "wall") for (colour, name), samples in reversed(measured.items()) if "bare" in name}
+    bare: dict[str, float] = {}  # the first of each colour
     for (colour, name), samples in measured.items():
         if samples.failure:
             rows.append([f"{colour}: {name}", "-", "-", samples.failure])
             continue
+        bare.setdefault(colour, median(samples, "wall"))
         ratio = f"{median(samples, 'wall') / bare[colour]:.2f}"
         factor = 1e6 / TIMES
         rows.append([f"{colour}: {name}", spread(samples.wall, factor, 0), ratio, spread(samples.cpu, factor, 0)])

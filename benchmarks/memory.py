@@ -2,13 +2,14 @@
 
     python -m benchmarks.memory --texts 100000
 
-Each run is a process of its own. Its resident memory is looked at every thousand vectors, and tracemalloc's peak in a
+Each run is a process of its own. Its resident memory is looked at every 200 vectors, and tracemalloc's peak in a
 run of its own, since tracing triples the time. What is bounded peaks early and stays: the peak over the first twentieth
-is set beside the peak over the rest.
+is set beside the peak over the rest, and the peak of many texts beside that of few.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -25,9 +26,10 @@ from .report import Section, at_most, machine, script, table
 from .stub import MODEL, Settings, running_stub
 
 DIMS = 384
-EVERY = 1000  # vectors between two looks at the memory
+EVERY = 200  # vectors between two looks at the memory
 FIRST = 0.05  # the part of the texts in which the peak must have been reached
 MIB = 2**20
+RUNS = tuple(itertools.product(("sync", "async"), (False, True)))  # colour, traced
 
 ABOUT = """\
 MiB of the client's process over what it had before the first text; {dims} numbers a vector, base64, a server that
@@ -55,23 +57,29 @@ class Run:
     rest: int = 0
     seconds: float = 0.0
 
+    @property
+    def peak(self) -> int:
+        """Over all texts."""
+        return max(self.first, self.rest)
+
 
 def measure(texts: Sequence[int]) -> Section:
     """Both colours, each number of texts, with and without tracing."""
     done = []
     with running_stub(Settings(dims=DIMS)) as url:
         for count in texts:
-            for colour in ("sync", "async"):
-                done += [_in_process(url, Run(colour, count, traced)) for traced in (False, True)]
+            done += [_in_process(url, Run(colour, count, traced)) for colour, traced in RUNS]
     rows, targets = [], []
     for run in done:
         what = "tracemalloc" if run.traced else "resident"
         peaks = (f"{peak / MIB:,.1f}" for peak in (run.first, run.rest))
         rate = f"{run.texts / run.seconds:,.0f}"
         rows.append([f"{run.texts:,}", run.colour, what, *peaks, f"{run.rest / run.first:.2f}", rate])
-        if run.texts == max(texts):
-            promise = f"{run.texts:,} texts, {run.colour}: {what} peak over the rest at most 1.2x that over the first"
-            targets.append(at_most(promise, run.rest / run.first, 1.2))
+    for few, many in zip(done, done[-len(RUNS) :], strict=False):
+        if few.texts < many.texts:
+            what = f"{many.colour}, {'tracemalloc' if many.traced else 'resident'}"
+            promise = f"{many.texts:,} texts, {what}: at most 1.2x the peak of {few.texts:,}"
+            targets.append(at_most(promise, many.peak / few.peak, 1.2))
     about = ABOUT.format(dims=DIMS, all=1e6 * DIMS * 4 / MIB)
     shown = table(("texts", "colour", "memory", "first", "rest", "rest to first", "texts/s"), rows)
     return Section(f"{about}\n\n{shown}\n\n{machine()}", targets)
@@ -148,7 +156,7 @@ def main() -> None:
         print(json.dumps(asdict(_alone(sys.argv[2], Run(**json.loads(sys.argv[3]))))))
         return
     parser = argparse.ArgumentParser(prog=__spec__.name, description="Memory of a million texts.")
-    parser.add_argument("--texts", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--texts", type=int, nargs="+", default=[100_000, 1_000_000], help="from 10000")
     script(parser, measure)
 
 

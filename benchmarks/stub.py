@@ -178,7 +178,7 @@ class StubServer:
 
     async def work(self, target: str, request: dict[str, Any]) -> bytes:
         """The whole answer to a request for vectors or scores, after the simulated GPU has had its turn."""
-        inputs = next((request[name] for name in ("input", "text_2", "documents") if name in request), [])
+        inputs: Any = next((request[name] for name in ("input", "text_2", "documents") if name in request), [])
         # One text, or one list of token ids, is one input.
         count = 1 if isinstance(inputs, str) or (inputs and isinstance(inputs[0], int)) else len(inputs)
         if self.settings.queue and self.inside + count > self.settings.queue:

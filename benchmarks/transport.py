@@ -9,6 +9,7 @@ import argparse
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from .clients import CLIENTS, DECODERS, Job
 from .measure import Timer, in_rounds, median, spread
@@ -30,7 +31,7 @@ def measure(
             width, batch, decoder, name = cell
             return CLIENTS[name](Job(f"{url}/v1/embeddings", passages, dims, batch, width, decoder), timer)
 
-        measured = in_rounds({cell: lambda timer, cell=cell: run(cell, timer) for cell in cells}, rounds)
+        measured = in_rounds({cell: partial(run, cell) for cell in cells}, rounds)
     best = min((median(measured[cell]) for cell in cells if cell[2:] == ("binascii", "aiohttp")), default=math.nan)
     rows = []
     for cell in cells:
