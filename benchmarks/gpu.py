@@ -23,7 +23,7 @@ from ragpair.retry import RetryPolicy
 from ragpair.wire import Reply
 
 from .clients import DECODERS, JSON, fill, payload
-from .measure import Samples, Timer, in_rounds, median, spread
+from .measure import Samples, Timer, in_rounds, median, middle, ratios, spread
 from .report import Section, at_least, machine, script, table
 from .stub import MODEL, Settings, running_stub
 
@@ -138,7 +138,7 @@ def measure(rounds: int, only: Sequence[str]) -> Section:
     targets = []
     for name in only:
         for contender in DEFAULTS:
-            reached = median(measured[name][limit], "wall") / median(measured[name][contender], "wall")
+            reached = middle(ratios(measured[name][limit], measured[name][contender], "wall"))
             targets.append(at_least(f"{contender}, {name} server: at least 0.95 of the limit client", reached, 0.95))
     best_pair = max(worst for row, worst in rows if row[0] not in DEFAULTS)
     for row, worst in rows:

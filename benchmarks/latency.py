@@ -5,7 +5,6 @@ python -m benchmarks.latency
 
 import argparse
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ import pybase64
 from ragpair import Embedder, Reranker
 
 from .clients import JSON, payload
-from .measure import Samples, Timer, in_rounds, median, spread
+from .measure import Samples, Timer, in_rounds, middle, ratios, spread
 from .report import Section, Target, at_most, machine, script, table
 from .stub import MODEL, MODELS, Settings, running_stub
 
@@ -28,9 +27,9 @@ TIMES = 200  # a round
 DIMS = 1024
 
 ABOUT = """\
-Microseconds a call, median (minimum-maximum) of {rounds} rounds of {times} calls one after another, connections open.
-The bare post is a reused httpx client, `client.post(url, content=orjson.dumps(body))`, orjson and pybase64 on the way
-back and nothing checked."""
+Microseconds a call, median (minimum-maximum) of {rounds} rounds of {times} calls one after another, connections open;
+ratios are made round by round. The bare post is a reused httpx client, `client.post(url, content=orjson.dumps(body))`,
+orjson and pybase64 on the way back and nothing checked."""
 
 
 def bare_embedding(body: bytes) -> Any:
@@ -128,13 +127,12 @@ def _rerankings(url: str, count: int, runner: asyncio.Runner) -> dict[tuple[str,
 
 def _shown(measured: Mapping[tuple[str, str], Samples]) -> str:
     rows = []
-    bare: dict[str, float] = {}  # the first of each colour
+    bare: dict[str, Samples] = {}  # the first of each colour
     for (colour, name), samples in measured.items():
         if samples.failure:
             rows.append([f"{colour}: {name}", "-", "-", samples.failure])
             continue
-        bare.setdefault(colour, median(samples, "wall"))
-        ratio = f"{median(samples, 'wall') / bare[colour]:.2f}"
+        ratio = spread(ratios(samples, bare.setdefault(colour, samples), "wall"), digits=2)
         factor = 1e6 / TIMES
         rows.append([f"{colour}: {name}", spread(samples.wall, factor, 0), ratio, spread(samples.cpu, factor, 0)])
     return table(("call", "wall us", "to the bare post", "CPU us"), rows)
@@ -143,9 +141,9 @@ def _shown(measured: Mapping[tuple[str, str], Samples]) -> str:
 def _query_targets(measured: Mapping[tuple[str, str], Samples], delay: float) -> list[Target]:
     targets = []
     for colour in ("sync", "async"):
-        bare, ours = (median(samples, "wall") for (c, _), samples in measured.items() if c == colour)
+        bare, ours = (samples for (c, _), samples in measured.items() if c == colour)
         promise = f"one query, {colour}, server of {delay:g} ms: at most 1.10x a bare post"
-        targets.append(at_most(promise, ours / bare if bare else math.nan, 1.10))
+        targets.append(at_most(promise, middle(ratios(ours, bare, "wall")), 1.10))
     return targets
 
 

@@ -71,12 +71,24 @@ def in_rounds(
 
 
 def median(samples: Samples, what: str = "cpu") -> float:
-    """The median of one kind of time, or not a number if the contender failed."""
-    values: list[float] = getattr(samples, what)
-    return statistics.median(values) if values and not samples.failure else float("nan")
+    """The median of one kind of time; not a number if the contender failed."""
+    return float("nan") if samples.failure else middle(getattr(samples, what))
+
+
+def ratios(samples: Samples, base: Samples, what: str = "cpu") -> list[float]:
+    """One contender's time over another's, round by round: what slows a whole round falls out."""
+    over, under = getattr(samples, what), getattr(base, what)
+    return [] if samples.failure or base.failure else [a / b for a, b in zip(over, under, strict=True)]
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median; not a number for no values."""
+    return statistics.median(values) if values else float("nan")
 
 
 def spread(values: Sequence[float], factor: float = 1.0, digits: int = 1) -> str:
-    """Median, minimum and maximum, each times the factor."""
-    middle, low, high = (f"{v * factor:,.{digits}f}" for v in (statistics.median(values), min(values), max(values)))
-    return f"{middle} ({low}-{high})"
+    """Median, minimum and maximum, each times the factor; a dash for no values."""
+    if not values:
+        return "-"
+    centre, low, high = (f"{v * factor:,.{digits}f}" for v in (middle(values), min(values), max(values)))
+    return f"{centre} ({low}-{high})"

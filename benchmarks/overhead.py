@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from .clients import Client, Job, Result, aiohttp_client, httpx_async, httpx_over_aiohttp, httpx_threads
-from .measure import Samples, Timer, in_rounds, median, spread
+from .measure import Samples, Timer, in_rounds, middle, ratios, spread
 from .peers import Library, others, ours
 from .report import Section, Target, at_most, machine, script, table
 from .stub import Settings, running_stub
@@ -23,11 +23,11 @@ WARM_UP = 1024  # texts: enough for every client to open all its connections
 BATCH, IN_FLIGHT = 128, 8  # of the hand-written clients
 
 ABOUT = """\
-Microseconds a text of the client's process, median (minimum-maximum) of {rounds} rounds, all clients in turn. The
-server answers at once and from memory, in a process of its own. "Limit" is CPU over that of the hand-written client on
-the same HTTP library (httpx with orjson and pybase64, 128 texts x 8 requests in flight) of the same colour that returns
-the same: the array as it is, or the lists of floats that LangChain and LlamaIndex want. "Ours" is CPU of what ragpair
-offers in its place, over the client's own."""
+Microseconds a text of the client's process, median (minimum-maximum) of {rounds} rounds, all clients in turn; ratios
+are made round by round. The server answers at once and from memory, in a process of its own. "Limit" is CPU over that
+of the hand-written client on the same HTTP library (httpx with orjson and pybase64, 128 texts x 8 requests in flight),
+of the same colour, that returns the same: the array as it is, or the lists of floats that LangChain and LlamaIndex
+want. "Ours" is CPU of what ragpair offers in a client's place, over the client's own."""
 
 HAND_WRITTEN: dict[str, tuple[Client, str]] = {
     "hand-written, httpx, async": (httpx_async, "pybase64"),
@@ -110,17 +110,16 @@ def _row(
     if samples.failure:
         return [name, returns, "-", "-", "-", "-", samples.failure]
     colour = library.colour if library else "sync" if name == LIMITS["sync"] else "async"
-    limit = median(samples) / median(measured[LIMITS[colour], returns])
-    beside = "-"
-    if library and library.rival and (library.rival, returns) in measured:
-        beside = f"{median(measured[library.rival, returns]) / median(samples):.2f}"
+    limit = spread(ratios(samples, measured[LIMITS[colour], returns]), digits=2)
+    rival = measured.get((library.rival or "", returns)) if library else None
+    beside = spread(ratios(rival, samples), digits=2) if rival else "-"
     factor = 1e6 / texts
-    return [name, returns, spread(samples.cpu, factor), f"{limit:.2f}", beside, spread(samples.wall, factor), note]
+    return [name, returns, spread(samples.cpu, factor), limit, beside, spread(samples.wall, factor), note]
 
 
 def _targets(dims: int, libraries: Sequence[Library], measured: Mapping[tuple[str, str], Samples]) -> list[Target]:
     def ratio(ours: tuple[str, str], theirs: tuple[str, str]) -> float:
-        return median(measured[ours]) / median(measured[theirs]) if ours in measured else math.nan
+        return middle(ratios(measured[ours], measured[theirs])) if ours in measured else math.nan
 
     targets = []
     for colour, limit in LIMITS.items():
