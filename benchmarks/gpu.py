@@ -20,7 +20,7 @@ import numpy as np
 
 from ragpair import Embedder
 from ragpair.retry import RetryPolicy
-from ragpair.wire import Reply
+from ragpair.wire import Call, Reply
 
 from .clients import DECODERS, JSON, fill, payload
 from .measure import Samples, Timer, in_rounds, median, middle, ratios, spread
@@ -93,7 +93,9 @@ async def fixed_pair(url: str, texts: Sequence[str], dims: int, batch: int, in_f
         async def one(start: int, end: int) -> None:
             attempt = 1
             while (reply := await post(texts[start:end])).status_code == 503:
-                delay = retry.delay(attempt, Reply(503, reply.content))
+                delay = retry.delay(
+                    attempt, Reply(503, reply.content), Call("/v1/embeddings", {}, divisible=end - start > 1)
+                )
                 if delay is None:
                     if end - start == 1:
                         raise GaveUp(f"503 after {attempt} tries")

@@ -9,6 +9,7 @@ bytes of the texts, since that is what it grows with. No clocks here: replies sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ragpair.wire import Reply
 
@@ -19,12 +20,34 @@ _AT_FIRST = 8_192  # bytes: on a CPU a few seconds, on a GPU nothing
 # Proxies refuse larger bodies, nginx from 1 MB; and so much text is work enough for any GPU.
 _MOST = 400_000
 _EACH_TEXT = 64  # what a text costs beside its bytes
+_GROWS = 32.0  # a request holds at most so many times what one before it held
+_SHRINKS = 0.7  # of what was refused, the next may hold so much
 _FORGIVES = 1.01  # with each answer, the size that was once refused grows by this
 
 
 def load(text: str) -> int:
     """The work that a text is, in bytes; counted, not encoded."""
     return len(text) * (1 if text.isascii() else 3) + _EACH_TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Texts that go together.
+
+    Attributes:
+        items: Index and text of each.
+        load: The work that they are.
+    """
+
+    items: Sequence[Item]
+    load: int
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Two smaller ones."""
+        middle = len(self.items) // 2
+        left, right = self.items[:middle], self.items[middle:]
+        share = self.load * len(left) // len(self.items)
+        return Batch(left, share), Batch(right, self.load - share)
 
 
 class Pace:
@@ -49,14 +72,18 @@ class Pace:
         cost = reply.seconds / (load * reply.in_flight)
         self._cost = cost if self._cost is None else (self._cost + cost) / 2
         fitting = _TARGET / self._cost if self._cost else _MOST
-        self.load = min(max(self.load, 2.0 * load), fitting, self._ceiling)
+        self.load = min(max(self.load, _GROWS * load), fitting, self._ceiling)
 
-    def refused(self, load: int) -> None:
-        """Learn that a request of this load was too large for the server's queue, or for a proxy."""
-        self._ceiling = load / 2
-        self.load = min(self.load, self._ceiling)
+    def refused(self, load: int, reply: Reply) -> None:
+        """Learn that a request of this load was too large for the server's queue, or for a proxy.
 
-    def batches(self, items: Sequence[Item], beside: int = 0, per_call: int | None = None) -> Iterator[Sequence[Item]]:
+        Where others of ours were in the queue, fewer at a time will do, which is the driver's business.
+        """
+        if reply.in_flight == 1 or reply.status == 413:
+            self._ceiling = load * _SHRINKS
+            self.load = min(self.load, self._ceiling)
+
+    def batches(self, items: Sequence[Item], beside: int = 0, per_call: int | None = None) -> Iterator[Batch]:
         """The items in requests that are as large as is right when they are asked for.
 
         Args:
@@ -65,17 +92,15 @@ class Pace:
             per_call: Texts in one request at most, if the engine takes fewer.
         """
         count = min(self.most, per_call or self.most)
-        left, start = sum(load(text) + beside for _, text in items), 0
+        loads = [load(text) + beside for _, text in items]
+        left, start = sum(loads), 0
         while start < len(items):
             # Towards the end, every server should have something to do.
             most = self.load if self._lanes == 1 else min(self.load, max(left / self._lanes, _AT_FIRST))
             end, taken = start, 0
-            while end < len(items) and end - start < count:
-                one = load(items[end][1]) + beside
-                if end > start and taken + one > most:
-                    break
-                end, taken = end + 1, taken + one
-            yield items[start:end]
+            while end < len(items) and end - start < count and (end == start or taken + loads[end] <= most):
+                end, taken = end + 1, taken + loads[end]
+            yield Batch(items[start:end], taken)
             start, left = end, left - taken
 
     def is_full(self, count: int, load: int) -> bool:

@@ -29,6 +29,11 @@ class Permits:
         self._halved_at = 0.0
         self._rushing = True
 
+    @property
+    def now(self) -> int:
+        """Requests that may be in flight at the moment."""
+        return int(self._wanted)
+
     def leave(self) -> None:
         """Give a permit back, unless there are more than there should be."""
         with self._lock:

@@ -253,7 +253,7 @@ class AsyncDriver:
         ended: Exception | None = None  # of the iterator
         try:
             while True:
-                while more and len(running) < width and taken - given < ahead:
+                while more and len(running) < min(width, here.permits.now) and taken - given < ahead:
                     try:
                         flow = await anext(flows, None)
                     except Exception as exc:

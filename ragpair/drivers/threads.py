@@ -236,7 +236,7 @@ class SyncDriver:
         more = True
         try:
             while True:
-                while more and taken - finished < width and taken - given < ahead:
+                while more and taken - finished < min(width, process.permits.now) and taken - given < ahead:
                     try:
                         flow = next(flows, None)
                     except Exception as exc:

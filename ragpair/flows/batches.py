@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ragpair.dialects.base import Dialect, Served, Task, TooLong
 from ragpair.errors import EndpointError, MalformedReply, RagpairError
 from ragpair.flows.lengths import OnTooLongDocument, fatal
-from ragpair.pace import Item, Pace, load
+from ragpair.pace import Batch, Item, Pace
 from ragpair.retry import queue_is_full
 from ragpair.wire import Call, Flow, Reply, send
 
@@ -99,23 +99,15 @@ class Job(ABC):
     def alone(self, item: Item, long: TooLong, reply: Reply | None) -> Flow[Rows]:
         """The row of one text that is too long, or an error."""
 
-    @property
-    def beside(self) -> int:
-        """The work that goes with each text."""
-        return 0
-
-    def load(self, items: Sequence[Item]) -> int:
-        """The work that a batch is."""
-        return sum(load(text) + self.beside for _, text in items)
-
-    def complete(self, call: Call, items: Sequence[Item]) -> Call:
+    def complete(self, call: Call, batch: Batch) -> Call:
         """The call with the user's own fields, and with what the driver should know of it."""
         body = {**(call.body or {}), **self.extra_body} if self.extra_body else call.body
-        return replace(call, body=body, load=self.load(items), divisible=self.divisible and len(items) > 1)
+        return replace(call, body=body, load=batch.load, divisible=self.divisible and len(batch.items) > 1)
 
 
-def answer(job: Job, items: Sequence[Item]) -> Flow[Rows]:
+def answer(job: Job, batch: Batch) -> Flow[Rows]:
     """The rows of a batch, in its order."""
+    items = batch.items
     if job.report.over is not None:
         return failed(job, items, job.report.over)
     several = job.divisible and len(items) > 1
@@ -124,24 +116,22 @@ def answer(job: Job, items: Sequence[Item]) -> Flow[Rows]:
     if long is None:
         try:
             call = yield from job.call([text for _, text in items])
-            reply = yield from send(job.complete(call, items))
+            reply = yield from send(job.complete(call, batch))
         except EndpointError as exc:
             job.report.over = exc
             return failed(job, items, exc)
         if reply.ok:
-            job.pace.answered(job.load(items), reply)
+            job.pace.answered(batch.load, reply)
             return read(job, items, reply)
         long = job.dialect.too_long(reply)
-        if long is None and not (several and (yield from _halving_helps(job, items, reply))):
+        if long is None and not (several and (yield from _halving_helps(job, batch, reply))):
             refusal = job.dialect.refusal(reply, job.served, job.task)
             if reply.status not in _OF_A_TEXT or job.report.sound is False:
                 job.report.over = refusal
             return failed(job, items, refusal)
     if several:
-        half = len(items) // 2
-        left = yield from answer(job, items[:half])
-        right = yield from answer(job, items[half:])
-        return job.join([left, right])
+        left, right = batch.halves()
+        return job.join([(yield from answer(job, left)), (yield from answer(job, right))])
     assert long is not None
     try:
         return (yield from job.alone(items[0], long, reply))
@@ -149,17 +139,17 @@ def answer(job: Job, items: Sequence[Item]) -> Flow[Rows]:
         return failed(job, items, exc)
 
 
-def _halving_helps(job: Job, items: Sequence[Item], reply: Reply) -> Flow[bool]:
+def _halving_helps(job: Job, batch: Batch, reply: Reply) -> Flow[bool]:
     """Whether a batch was refused for its size, or may have been for one of its texts."""
     if queue_is_full(reply) or reply.status == 413:
-        job.pace.refused(job.load(items))
+        job.pace.refused(batch.load, reply)
         return True
     if reply.status not in _OF_A_TEXT:
         return False
     if job.report.sound is None:
         try:
             call = yield from job.call([_HARMLESS])
-            probe = yield from send(job.complete(call, [(0, _HARMLESS)]))
+            probe = yield from send(job.complete(call, Batch([(0, _HARMLESS)], 0)))
             job.report.sound = probe.ok
         except EndpointError:
             job.report.sound = False

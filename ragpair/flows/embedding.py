@@ -13,7 +13,7 @@ from ragpair.dialects.base import Task, TooLong, Vectors
 from ragpair.errors import ConfigurationError, MalformedReply, RagpairError
 from ragpair.flows.batches import Job, Rows, answer, read
 from ragpair.flows.lengths import send_shorter, too_long_error
-from ragpair.pace import Item
+from ragpair.pace import Batch, Item, load
 from ragpair.prompts import Prompt
 from ragpair.texts import distinct
 from ragpair.wire import Call, Flow, Reply, gather
@@ -110,7 +110,7 @@ class EmbedJob(Job):
             raise too_long_error(self.served, long, reply, f"text {index}", index, self.endpoint)
 
         def call(short: str) -> Flow[Call]:
-            return self.complete((yield from self.call([short])), [(index, short)])
+            return self.complete((yield from self.call([short])), Batch([(index, short)], 0))
 
         limit = long.limit or self.served.limit
         shorter = yield from send_shorter(
@@ -133,7 +133,7 @@ def embed(job: EmbedJob, texts: Sequence[str]) -> Flow[Vectors]:
         return np.full((len(texts), job.cut.width if job.cut else 0), np.nan, np.float32)
     batches = job.pace.batches(items)
     batch = next(batches)
-    if len(batch) == len(items):
+    if len(batch.items) == len(items):
         rows = yield from answer(job, batch)
     else:
         flows = (answer(job, one) for one in chain([batch], batches))
@@ -147,7 +147,8 @@ def embed_chunk(job: EmbedJob, start: int, texts: Sequence[str]) -> Flow[tuple[i
     given = list(enumerate(texts, start))
     first = distinct((index, text) for index, text in given if index not in failures)
     items = [(index, text) for text, index in first.items()]
-    vectors = (yield from answer(job, items)) if items else job.nothing(0)
+    batch = Batch(items, sum(load(text) for text in first))
+    vectors = (yield from answer(job, batch)) if items else job.nothing(0)
     if len(first) < len(texts):
         vectors = _spread(vectors, first, given, failures)
     return start, vectors, {index: failures.pop(index) for index, _ in given if index in failures}

@@ -12,7 +12,7 @@ import numpy as np
 from ragpair.dialects.base import Scale, ScorePlan, TakesTokens, Task, TooLong
 from ragpair.flows.batches import Job, Rows, answer, read
 from ragpair.flows.lengths import PAIR_SPECIALS, send_shorter, too_long_error
-from ragpair.pace import Item, load
+from ragpair.pace import Batch, Item, load
 from ragpair.prompts import Prompt
 from ragpair.scores import Scores, lowest, to_probability
 from ragpair.texts import distinct, is_blank
@@ -43,11 +43,6 @@ class ScoreJob(Job):
     def divisible(self) -> bool:
         """Listwise rerankers compare all documents with each other."""
         return not self.plan.whole
-
-    @property
-    def beside(self) -> int:
-        """The query goes with each document."""
-        return load(self.query)
 
     def call(self, texts: Sequence[str]) -> Flow[Call]:
         """The request, after the texts were tokenized piece by piece where the authors do so."""
@@ -96,12 +91,12 @@ class ScoreJob(Job):
             raise too_long_error(self.served, long, reply, what, index, self.endpoint)
         if self.too_long == "windows" and len(text) > _SMALLEST_WINDOW:
             first, second = _windows(text)
-            left = yield from answer(self, [(index, first)])
-            right = yield from answer(self, [(index, second)])
+            left = yield from answer(self, Batch([(index, first)], 0))
+            right = yield from answer(self, Batch([(index, second)], 0))
             return np.maximum(left, right)
 
         def call(short: str) -> Flow[Call]:
-            return self.complete((yield from self.call([short])), [(index, short)])
+            return self.complete((yield from self.call([short])), Batch([(index, short)], 0))
 
         limit = long.limit or self.served.limit
         if limit is not None and self.plan.frame is None:
@@ -130,8 +125,9 @@ def score(job: ScoreJob, documents: Sequence[str]) -> Flow[Scale]:
     bottom = lowest(kind, values[np.isfinite(values)])
     scores = np.full(len(documents), np.nan)
     for index, text in there:
-        scores[index] = bottom if is_blank(text) else values[row[text]]
-        if text in first and first[text] in failures:
+        place = row.get(text)
+        scores[index] = bottom if place is None else values[place]
+        if failures and place is not None and first[text] in failures:
             failures[index] = failures[first[text]]
     return scores
 
@@ -141,10 +137,10 @@ def _values(job: ScoreJob, items: Sequence[Item]) -> Flow[Scale]:
     if not items:
         return np.empty(0)
     if job.plan.whole:
-        return (yield from answer(job, items))
-    batches = job.pace.batches(items, job.beside, job.plan.per_call)
+        return (yield from answer(job, Batch(items, sum(load(text) for _, text in items))))
+    batches = job.pace.batches(items, load(job.query), job.plan.per_call)
     batch = next(batches)
-    if len(batch) == len(items):
+    if len(batch.items) == len(items):
         return (yield from answer(job, batch))
     flows = (answer(job, one) for one in chain([batch], batches))
     return job.join((yield from gather(flows, job.plan.in_flight)))
