@@ -157,11 +157,13 @@ def _sum(memory: Memory) -> Table:
     grid = Table.grid(padding=(0, 2))
     for term in memory.terms:
         grid.add_row(Text(f"{term.gib:5.1f} GiB", no_wrap=True), Text(term.name, no_wrap=True), Text(term.how))
-    card = f"one of {memory.card} GB" if memory.card else "more than one has"
-    share = f", of which the engine takes about {memory.share:.0%}" if memory.share < 1 else ""
-    least = "at least " if memory.unknown else ""
-    needed = f"{least}a GPU of {memory.needed:.1f} GB{share}: {card}"
-    grid.add_row(Text(f"{memory.gib:5.1f} GiB", no_wrap=True), Text("sum", no_wrap=True), Text(needed))
+    fits = f"fits a GPU of {memory.card} GB" if memory.card else "fits no GPU"
+    share = f": the engine takes about {memory.share:.0%} of one, so {memory.needed:.1f} are needed"
+    grid.add_row(
+        Text(f"{memory.gib:5.1f} GiB", no_wrap=True),
+        Text("sum", no_wrap=True),
+        Text(("without what is missing, it " if memory.unknown else "") + fits + share * (memory.share < 1)),
+    )
     if memory.unknown:
         grid.add_row(Text("    ?"), Text("missing"), Text(memory.unknown))
     return grid

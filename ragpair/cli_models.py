@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ragpair import catalog
@@ -77,7 +77,8 @@ def _search(name: str | None) -> list[tuple[Family, tuple[Model, ...]]]:
 
 def _list(console: Console, families: list[Family]) -> None:
     """A table as wide as it must be: nothing is cut, in a pipe or on a terminal."""
-    table = Table("family", "kind", "models", "facts from", box=None, pad_edge=False, header_style="bold")
+    columns = (Column(name, overflow="fold") for name in ("family", "kind", "models", "facts from"))
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for family in families:
         repos = ", ".join(model.repo for model in family.models[:2]) + (", ..." if len(family.models) > 2 else "")
         table.add_row(family.id, family.kind, repos, family.evidence)

@@ -5,7 +5,7 @@ become a `Launch`. Nothing is started and nobody is asked. `show` writes a `Laun
 for docker compose.
 """
 
-from ragpair.launch.plan import plan
-from ragpair.launch.values import Command, Flag, Launch, Memory, Term
+from ragpair.launch.planning import plan
+from ragpair.launch.values import Command, Engine, Flag, Launch, Memory, Task, Term
 
-__all__ = ["Command", "Flag", "Launch", "Memory", "Term", "plan"]
+__all__ = ["Command", "Engine", "Flag", "Launch", "Memory", "Task", "Term", "plan"]

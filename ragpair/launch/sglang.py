@@ -80,7 +80,7 @@ def _model_flags(subject: Subject) -> Iterator[Flag]:
     if encoder:
         yield Flag("--attention-backend", "triton", "the backend that SGLang's documentation names for encoders")
     if rule.trust:
-        why = rule.trust_why or "its code is in the repository"
+        why = rule.trust_why or "its configuration, tokenizer or network is code of the repository"
         yield Flag("--trust-remote-code", reason=f"{why}; that code runs on your machine, so read it")
     if subject.template_dir is not None:
         yield _template(subject, subject.template_dir)

@@ -45,7 +45,7 @@ def one_line(launch: Launch) -> str:
 def usage(launch: Launch) -> str:
     """The line of Python that uses the server."""
     name = "Embedder" if launch.task == "embed" else "Reranker"
-    model = f', model="{launch.served}"' if launch.served else ""
+    model = f", model={orjson.dumps(launch.served).decode()}" if launch.served else ""
     return f'{name}("{launch.base_url}"{model})'
 
 

@@ -94,7 +94,7 @@ def find(model: str, engine: Engine) -> tuple[str, Match[Family] | None]:
     Raises:
         ConfigurationError: A bare name that nobody knows, or that is several models.
     """
-    if not model.strip() or any(char.isspace() or not char.isprintable() for char in model):
+    if not model or model.startswith("-") or any(char.isspace() or not char.isprintable() for char in model):
         raise ConfigurationError(f"{model!r} is no model name: pass a repository such as 'BAAI/bge-m3', or a folder.")
     match = catalog.find(model)
     repo = match.repo if match and match.repo else ""

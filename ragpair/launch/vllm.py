@@ -49,7 +49,7 @@ def _model_flags(subject: Subject) -> Iterator[Flag]:
     if subject.template_dir is not None:
         yield _template(subject, subject.template_dir)
     if rule.trust:
-        why = rule.trust_why or "its code is in the repository, not in vLLM"
+        why = rule.trust_why or "its configuration, tokenizer or network is code of the repository"
         yield Flag("--trust-remote-code", reason=f"{why}; that code runs on your machine, so read it")
     if rule.dtype:
         yield Flag("--dtype", rule.dtype, rule.dtype_why)

@@ -263,15 +263,29 @@ def test_versions_change_what_is_said():
 # --- memory ---
 
 
-def test_dimensions_agree_with_counts():
-    """The authors' counts of parameters are those that the dimensions give, so the KV cache is right too."""
-    vocabulary = {"0.6B": 151669, "4B": 151665, "8B": 151665}
-    for size, words in vocabulary.items():
-        known = facts.of(find(f"Qwen/Qwen3-Embedding-{size}"))
-        b = known.body
-        attention = 2 * b.hidden * b.heads * b.head_dim + 2 * b.hidden * b.kv_heads * b.head_dim + 2 * b.head_dim
-        layer = attention + 3 * b.hidden * b.intermediate + 2 * b.hidden
-        assert known.parameters == b.layers * layer + b.hidden + words * b.hidden
+@pytest.mark.parametrize(
+    ("repo", "vocabulary"),
+    [
+        ("Qwen/Qwen3-Embedding-0.6B", 151669),
+        ("codefuse-ai/F2LLM-v2-1.7B", 151936),
+        ("Qwen/Qwen3-Embedding-4B", 151665),
+        ("Qwen/Qwen3-Embedding-8B", 151665),
+        ("codefuse-ai/F2LLM-v2-14B", 151936),
+        ("mixedbread-ai/mxbai-rerank-base-v2", 151936),
+        ("Alibaba-NLP/gte-Qwen2-1.5B-instruct", 151646),
+        ("Alibaba-NLP/gte-Qwen2-7B-instruct", 151646),
+        ("Salesforce/SFR-Embedding-2_R", 32000),
+        ("nvidia/llama-embed-nemotron-8b", 128256),
+    ],
+)
+def test_dimensions_give_the_counts_of_parameters(repo, vocabulary):
+    """The counts are others'; what is left after the layers is the vocabulary, to the last number."""
+    known = facts.of(find(repo))
+    b = known.body
+    attention = 2 * b.hidden * b.head_dim * (b.heads + b.kv_heads)
+    biases = {"qwen2": b.head_dim * (b.heads + 2 * b.kv_heads), "qwen3": 2 * b.head_dim}.get(known.architecture, 0)
+    layer = attention + biases + 3 * b.hidden * b.intermediate + 2 * b.hidden
+    assert known.parameters == b.layers * layer + b.hidden + vocabulary * b.hidden
 
 
 def test_facts_and_catalogue_know_the_same_models():

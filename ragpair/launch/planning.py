@@ -205,8 +205,8 @@ def _size_cautions(subject: Subject, fitting: Subject, found: Memory | None) -> 
     alone = memory.estimate(replace(fitting, gpus=1))
     if subject.gpus > 1 and alone is not None and subject.gpu_memory and alone.needed <= subject.gpu_memory:
         yield (
-            "It fits one such GPU. One server on each, with all their addresses as ragpair's base_url, serves more "
-            "texts a second than one server on all."
+            "It fits one such GPU. One server on each, with all their addresses as ragpair's base_url, usually "
+            "serves more texts a second than one server on all."
         )
     if subject.engine == "vllm" and subject.gpu_memory and found.needed < subject.gpu_memory / 2:
         part = found.gib / subject.gpu_memory
