@@ -15,12 +15,12 @@ from rich.text import Text
 from ragpair import catalog
 from ragpair.catalog import EmbeddingFamily, Family, Model, RerankerFamily
 from ragpair.errors import ConfigurationError
-from ragpair.launch import Launch, plan, show
+from ragpair.launch import Launch, facts, plan, show
 from ragpair.launch.values import Engine
 
 _ENGINES: tuple[Engine, ...] = ("vllm", "sglang", "ollama")
 _VISIBLE = str.maketrans({" ": "·", "\n": "↵", "\t": "→"})
-_IN_DETAIL = 3
+_IN_DETAIL = 10
 
 
 def models(
@@ -32,7 +32,7 @@ def models(
 ) -> None:
     """List the models that ragpair knows; with NAME, search them and show what is found in detail.
 
-    Up to three families are shown in detail, more as a list. In prompts, blanks are shown as ·, ends of lines as ↵ and
+    Up to ten families are shown in detail, more as a list. In prompts, blanks are shown as ·, ends of lines as ↵ and
     tabs as →. Examples:
 
     ragpair models
@@ -52,6 +52,7 @@ def models(
         return
     for family, chosen in found:
         _show(console, family, chosen)
+    console.print("In prompts, · is a blank, ↵ the end of a line, → a tab.")
 
 
 def _search(name: str | None) -> list[tuple[Family, tuple[Model, ...]]]:
@@ -113,7 +114,7 @@ def _facts(family: Family, chosen: tuple[Model, ...]) -> Iterator[tuple[str, str
         yield "score of its authors", family.score.native
     for engine in _ENGINES:
         launch, reason = _plan(chosen[0].repo, engine)
-        yield engine, show.one_line(launch) if launch else f"no. {reason}"
+        yield facts.engine(engine).title, show.one_line(launch) if launch else f"no. {reason}"
     if family.note:
         yield "note", family.note
     yield "facts from", f"{family.evidence}: {'; '.join(family.sources)}"

@@ -52,7 +52,7 @@ def _check_reranker(subject: Subject) -> None:
         f"Serve it with vLLM (ragpair launch {subject.name} --engine vllm), or take a reranker that answers yes or no: "
         "ragpair launch Qwen/Qwen3-Reranker-0.6B --engine ollama"
     )
-    if subject.match is not None and not (subject.answers and subject.facts.architecture in _CONVERTED):
+    if subject.match is not None and not subject.answers:
         raise ConfigurationError(
             f"Ollama cannot rerank with {subject.name!r}: it has no rerank route and runs no cross-encoders; their "
             f"files answer requests for embeddings with garbage, or refuse to generate. {instead}"

@@ -198,7 +198,7 @@ def test_encoders_on_sglang_have_the_flags_without_which_they_are_wrong_or_die()
 
 def test_ollama_reranks_with_nothing_but_models_that_answer_with_one_of_two_words():
     found = {find(launch.model).family.id for launch in every("ollama") if launch.task == "rerank"}
-    assert found == {"qwen3-reranker", "mxbai-rerank-v2"}
+    assert found == {"qwen3-reranker", "qwen3-vl-reranker", "mxbai-rerank-v2"}
     with pytest.raises(ConfigurationError, match="no rerank route") as caught:
         plan("BAAI/bge-reranker-v2-m3", "ollama")
     assert "Qwen/Qwen3-Reranker-0.6B --engine ollama" in str(caught.value)

@@ -54,9 +54,9 @@ def test_models_of_one_family_with_prompts_of_their_own_show_each():
 
 def test_each_engine_says_how_or_why_not():
     lines = [line.strip() for line in run("bge-reranker-v2-m3").splitlines()]
-    assert "vllm: vllm serve BAAI/bge-reranker-v2-m3" in lines
-    assert any(line.startswith("sglang: sglang serve --model-path BAAI/bge-reranker-v2-m3 --") for line in lines)
-    assert any(line.startswith("ollama: no. Ollama cannot rerank") for line in lines)
+    assert "vLLM: vllm serve BAAI/bge-reranker-v2-m3" in lines
+    assert any(line.startswith("SGLang: sglang serve --model-path BAAI/bge-reranker-v2-m3 --") for line in lines)
+    assert any(line.startswith("Ollama: no. Ollama cannot rerank") for line in lines)
 
 
 def test_sources_are_shown():
