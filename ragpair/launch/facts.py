@@ -1,7 +1,8 @@
 """What is known about models beyond the catalogue: their size, their architecture, what each engine wants for them.
 
 `facts.json` holds one object per family, whose models may differ in single facts, like the catalogue. A family's
-`vllm`, `sglang` and `ollama` say what the general rules of that engine do not; `unsure` marks what nobody has seen run.
+`vllm`, `sglang` and `ollama` say what the general rules of that engine do not, and a model's own stands in their place;
+`unsure` marks what nobody has seen run.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Rule:
         eager: vLLM cannot capture this model in CUDA graphs.
         max_tokens: The card's length must be set, as the config has another.
         matryoshka: Whether vLLM must be told that vectors may be cut.
-        tokens: Tokens that the model has on Ollama, where they are fewer than the card's.
+        tokens: Tokens that the engine takes of the model, where they are fewer than the card's.
         upload: Name on Ollama under which somebody else has put the model.
     """
 

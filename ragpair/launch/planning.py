@@ -59,7 +59,7 @@ def plan(
         version=parse_version(version, engine),
         gpus=gpus,
         gpu_memory=gpu_memory,
-        max_tokens=_length(max_tokens, match, known.rule(engine)),
+        max_tokens=_length(max_tokens, match, known.rule(engine), name),
         because="as asked" if max_tokens is not None else "",
         port=port,
         template_dir=template_dir,
@@ -89,14 +89,12 @@ def plan(
     )
 
 
-def _length(wanted: int | None, match: Match[catalog.Family] | None, rule: facts.Rule) -> int | None:
-    most = match.max_tokens if match else None
-    if rule.tokens is not None:
-        most = rule.tokens
+def _length(wanted: int | None, match: Match[catalog.Family] | None, rule: facts.Rule, name: str) -> int | None:
+    most = rule.tokens or (match.max_tokens if match else None)
     if wanted is None:
         return most
     if most is not None and wanted > most:
-        raise ConfigurationError(f"--max-tokens {wanted}: {match.repo if match else ''!r} takes {most} tokens at most.")
+        raise ConfigurationError(f"--max-tokens {wanted}: {name!r} takes {most} tokens at most there.")
     return wanted
 
 

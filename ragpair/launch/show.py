@@ -77,7 +77,9 @@ def compose(launch: Launch, template_dir: str | None = None) -> str:
     title = facts.engine(launch.engine).title
     lines = [f"# {launch.model} on {title} {launch.version}, and Qdrant. Start it: docker compose up -d"]
     if launch.then:
-        lines.append("# Then, once:")
+        lines.append(
+            "# Then, once" + " (the Modelfile needs docker compose 2.23 or newer)" * bool(launch.modelfile) + ":"
+        )
         lines += [f"#   docker compose exec ollama {shlex.join(command.argv)}" for command in _in_container(launch)]
     lines.append(f"# In ragpair: {usage(launch)}; Qdrant is at http://localhost:6333")
     return "\n".join([*lines, *_yaml(_services(launch, template_dir))]) + "\n"

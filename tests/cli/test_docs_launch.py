@@ -10,7 +10,10 @@ import pytest
 
 from ragpair import cli
 
-DOCS = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+FILE = Path(__file__).parents[2] / "docs" / "cli.md"
+if not FILE.exists():
+    pytest.skip("the tests of a wheel have no docs beside them", allow_module_level=True)
+DOCS = FILE.read_text(encoding="utf-8")
 SHOWN = re.findall(r"```console\n\$ (ragpair (?:launch|models)\b.*)\n((?:.*\n)*?)```", DOCS)
 PLAIN = re.findall(r"^(ragpair (?:launch|models)\b.*)$", DOCS, re.MULTILINE)
 

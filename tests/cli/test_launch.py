@@ -488,6 +488,8 @@ def test_a_folder_that_cannot_be_is_a_message(tmp_path, monkeypatch, capsys):
         ("some/model --engine vllm", "--task embed or rerank"),
         ("BAAI/bge-m3 --engine vllm --task rerank", "is an embedding model"),
         ("BAAI/bge-m3 --engine vllm --max-tokens 9000", "takes 8192 tokens at most"),
+        ("nomic-ai/nomic-embed-text-v1.5 --engine vllm --max-tokens 8192", "takes 2048 tokens at most"),
+        ("--engine vllm -- --config", "is no model name"),
         ("BAAI/bge-m3 --engine vllm --parameters big", "'big' is no number of parameters"),
         ("BAAI/bge-m3 --engine vllm --write-template t", "needs no chat template"),
         ("BAAI/bge-m3 --engine sglang --write-template t", "takes no chat template"),
