@@ -47,13 +47,13 @@ def plan(
     Raises:
         ConfigurationError: The engine cannot serve the model rightly, or the GPUs are too small for it.
     """
-    version = version or facts.engine(engine).newest
+    version = facts.engine(engine).newest if version is None else version
     name, match = find(model, engine)
     known = facts.of(match)
     subject = Subject(
         name=name,
         match=match,
-        facts=replace(known, parameters=parse_parameters(parameters)) if parameters else known,
+        facts=replace(known, parameters=parse_parameters(parameters)) if parameters is not None else known,
         task=task_of(task, match, model),
         engine=engine,
         version=parse_version(version, engine),
