@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
 from ragpair import cli
 from ragpair.demo.chains import Setup, build
@@ -81,10 +80,3 @@ def test_a_qdrant_that_is_not_there_is_a_message() -> None:
     assert run.returncode == 1
     assert "Qdrant at http://127.0.0.1:9 could not be used" in " ".join(run.stderr.split())
     assert "Traceback" not in run.stderr
-
-
-def test_models() -> None:
-    run = CliRunner().invoke(cli.app, ["models", "qwen3-embedding"])
-    assert run.exit_code == 0
-    assert r"'Instruct: {instruction}\nQuery:{text}'" in run.output
-    assert "bge-m3" in CliRunner().invoke(cli.app, ["models"]).output
