@@ -48,19 +48,19 @@ def test_both_frameworks_find_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "said", "code"),
     [
-        (["--base-url", "http://127.0.0.1:9"], "is this its address and port"),
-        (["--base-url", "http://user:pw@x"], "user name or password"),
-        (["--model", "nope"], "no model 'nope' in the embedded engine"),
+        (["--base-url", "http://127.0.0.1:9"], "is this its address and port", 3),
+        (["--base-url", "http://user:pw@x"], "user name or password", 1),
+        (["--model", "nope"], "no model 'nope' in the embedded engine", 1),
     ],
 )
-def test_errors_are_messages(options, said, monkeypatch, capsys) -> None:
+def test_errors_are_messages(options, said, code, monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.argv", ["ragpair", "demo", "--language", "en", *options])
     monkeypatch.setattr("ragpair.drivers.threads.time.sleep", lambda _: None)
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == 1
+    assert end.value.code == code
     shown = capsys.readouterr()
     assert said in " ".join(shown.err.split())
     assert "Traceback" not in shown.err

@@ -1,33 +1,16 @@
-"""The `ragpair` command."""
+"""`ragpair demo`: a customer-service chain, on the embedded models or on servers."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ragpair import catalog
-from ragpair.errors import ConfigurationError, RagpairError
-
-try:
-    import typer
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-except ImportError as exc:
-    raise ImportError('The ragpair command needs typer and rich: pip install "ragpair[cli]"') from exc
+import typer
+from rich.console import Console
 
 if TYPE_CHECKING:
     from ragpair.demo.chains import Setup
     from ragpair.demo.helpdesk import Language
-
-app = typer.Typer(
-    help="Self-hosted embedding models and rerankers: right vectors, right scores.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,  # locals may hold an API key
-)
 
 
 class FrameworkName(StrEnum):
@@ -45,12 +28,6 @@ class LanguageName(StrEnum):
     both = "both"
 
 
-@app.callback()
-def root() -> None:
-    """Self-hosted embedding models and rerankers: right vectors, right scores."""
-
-
-@app.command()
 def demo(
     framework: Annotated[FrameworkName, typer.Option(help="Whose chain runs.")] = FrameworkName.langchain,
     language: Annotated[LanguageName, typer.Option(help="Whose questions are asked.")] = LanguageName.both,
@@ -111,55 +88,3 @@ def _setup(
     elif language == "en":
         rerank = {"base_url": "local", "model": rerank_model, "scores": "raw"}
     return Setup({"base_url": base_url, "model": model}, rerank, qdrant_url, fetch_k)
-
-
-@app.command()
-def models(
-    name: Annotated[str | None, typer.Argument(help="A family, a repository, or a part of either.")] = None,
-) -> None:
-    """List the model families that are known; with a name, show their prompts to the last blank."""
-    wanted = (name or "").casefold()
-    found = [
-        family
-        for family in catalog.families().values()
-        if any(wanted in text.casefold() for text in (family.id, *(model.repo for model in family.models)))
-    ]
-    if not found:
-        raise ConfigurationError(f"No model family or repository contains {name!r}.")
-    console = Console(highlight=False)
-    if name is None:
-        table = Table("family", "kind", "models", "prompts read in")
-        for family in found:
-            repos = ", ".join(model.repo for model in family.models[:2]) + (", ..." if len(family.models) > 2 else "")
-            table.add_row(family.id, family.kind, repos, family.evidence)
-        console.print(table)
-        return
-    for family in found:
-        console.rule(f"{family.id} ({family.kind})", align="left")
-        for label, value in _facts(family):
-            console.print(f"[bold]{label}[/]: {escape(value)}", soft_wrap=True)
-
-
-def _facts(family: catalog.Family) -> Iterator[tuple[str, str]]:
-    yield "models", ", ".join(model.repo for model in family.models)
-    if isinstance(family, catalog.EmbeddingFamily):
-        yield "query", repr(family.query)
-        yield "document", repr(family.document)
-    if isinstance(family, catalog.RerankerFamily):
-        yield "prompt", repr(str(family.frame)) if family.frame else f"none of ours ({family.framing})"
-        yield "score", family.score.native
-    if family.instruction:
-        yield "default instruction", repr(family.instruction)
-    if family.note:
-        yield "note", family.note
-    yield "read in", f"{family.evidence}: {'; '.join(family.sources)}"
-
-
-def main() -> None:
-    """Run the command; what ragpair raises on purpose is shown as a message, not as a traceback."""
-    try:
-        app()
-    except RagpairError as exc:
-        Console(stderr=True).print(f"[bold red]{type(exc).__name__}[/]: ", end="")
-        Console(stderr=True, markup=False, highlight=False).print(str(exc))
-        sys.exit(1)
