@@ -71,6 +71,7 @@ def as_options(message: str) -> str:
         valued = message[found.end() : found.end() + 1] not in ("", " ", ",", ".", ":", ";", ")", "\n")
         return f"--{name}{'=' if valued else ''}"
 
+    message = message.replace("family=None", "--family none")
     return _ARGUMENT.sub(option, message)
 
 

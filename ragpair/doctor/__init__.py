@@ -8,8 +8,8 @@ Mis-launches that the core recognises when an `Embedder` or a `Reranker` is firs
 time: their errors are facts of the checkup, and the diagnosis adds why they matter and the launch that mends them.
 """
 
-from ragpair.doctor.diagnose import agreement, diagnose
-from ragpair.doctor.examine import examine, task_of
+from ragpair.doctor.checkup import examine, task_of
+from ragpair.doctor.diagnosis import agreement, diagnose
 from ragpair.doctor.values import Ask, Checkup, Finding
 
 __all__ = ["Ask", "Checkup", "Finding", "agreement", "diagnose", "examine", "task_of"]

@@ -13,17 +13,19 @@ _TEMPLATES = Path(__file__).parents[1] / "templates"
 _ENCODERS = "--disable-radix-cache --chunked-prefill-size -1 --attention-backend triton"
 
 
-def cure(engine: str, task: Task | None, family: str | None, repo: str | None) -> str:
+def cure(engine: str, task: Task | None, family: str, source: str | None) -> str:
     """The command that serves this model for this task on this engine; "" where none is known.
 
     Args:
         engine: Name of the dialect.
         task: What the model shall do.
-        family: Its family, if known.
-        repo: Its repository, if known.
+        family: Its family.
+        source: Its repository or folder; None takes the first model of the family.
     """
-    known = catalog.families().get(family or "")
-    model = repo or (known.models[0].repo if known and known.models else "MODEL")
+    known = catalog.families()[family]
+    if (known.kind == "reranker") != (task == "rerank"):
+        return ""  # no launch makes the one of the other
+    model = source or known.models[0].repo
     match engine, task:
         case "vllm", "rerank" if family == "qwen3-reranker":
             return LAUNCH_QWEN3.replace("Qwen/Qwen3-Reranker-0.6B", model)

@@ -107,6 +107,7 @@ class Checkup:
         engine: Name of the dialect.
         version: Of the engine.
         model: As served.
+        source: What was launched, a repository or a folder, if the server tells.
         task: What it is used for.
         family: Id of its family in the catalogue.
         repo: Its repository, if the name tells.
@@ -131,6 +132,7 @@ class Checkup:
     engine: str = ""
     version: str = ""
     model: str = ""
+    source: str = ""
     task: Task | None = None
     family: str | None = None
     repo: str | None = None

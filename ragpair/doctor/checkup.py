@@ -83,14 +83,19 @@ def examine(url: str, ask: Ask) -> Checkup:
         dialect = _await(driver, ask)
         known["engine"] = dialect.name
         known["access"] = _access(endpoint, dialect)
+        names = _names(driver, dialect)
+        known["source"] = names[0] if names else ""
+        match = _match(names, ask)
+        if match is not None:
+            known |= {"family": match.family.id, "repo": match.repo}
         attempts: list[dict[str, Any]] = []
-        for task in _tasks(driver, dialect, ask):
+        for task in _tasks(match, ask):
             attempts.append(_attempt(driver, dialect, task, ask))
             if not attempts[-1]["failures"]:
-                return Checkup(**known, **attempts[-1])
+                return Checkup(**{**known, **attempts[-1]})
         failures = tuple(failure for attempt in attempts for failure in attempt["failures"])
         _, furthest = max((len(attempt), number) for number, attempt in enumerate(attempts))
-        return Checkup(**known, **{**attempts[furthest], "failures": failures})
+        return Checkup(**{**known, **attempts[furthest], "failures": failures})
     except (EndpointUnreachable, EndpointOverloaded) as exc:
         known["absent"] = "unreachable" if isinstance(exc, EndpointUnreachable) else "loading"
         return Checkup(**known, failures=(Failure(exc),))
@@ -122,7 +127,7 @@ def task_of(url: str, ask: Ask) -> Task:
     driver = SyncDriver(endpoint)
     refused: RagpairError | None = None
     try:
-        for task in _tasks(driver, _await(driver, ask), ask):
+        for task in _tasks(_match(_names(driver, _await(driver, ask)), ask), ask):
             try:
                 if task == "embed":
                     with Embedder(**_settings(endpoint, ask)) as embedder:
@@ -172,25 +177,30 @@ def _listening() -> Iterator[list[str]]:
     """What the core warns of, in place of a warning."""
     heard: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RagpairWarning)
+        warnings.simplefilter("always")  # others are about our own texts: Chinese to an English model
         try:
             yield heard
         finally:
             heard += [str(one.message) for one in caught if issubclass(one.category, RagpairWarning)]
 
 
-def _tasks(driver: SyncDriver, dialect: Dialect, ask: Ask) -> tuple[Task, ...]:
+def _match(names: Sequence[str], ask: Ask) -> Match[Any] | None:
+    """What the catalogue knows of the model, by what the user says or by its names, before more is asked."""
+    if ask.family is None:
+        return None
+    known = catalog.find(ask.model, *names)
+    if ask.family == "auto":
+        return known
+    family = catalog.family(ask.family)
+    return known if known is not None and known.family.id == family.id else Match(family)
+
+
+def _tasks(match: Match[Any] | None, ask: Ask) -> tuple[Task, ...]:
     """What to try, the likelier first; only one where the user or the catalogue knows."""
     if ask.expect is not None:
         return (ask.expect,)
-    found: catalog.Family | None = None
-    if ask.family not in ("auto", None):
-        found = catalog.family(str(ask.family))
-    elif ask.family == "auto":
-        match = catalog.find(ask.model, *_names(driver, dialect))
-        found = match.family if match else None
-    if found is not None:
-        return ("rerank",) if found.kind == "reranker" else ("embed",)
+    if match is not None:
+        return ("rerank",) if match.family.kind == "reranker" else ("embed",)
     return ("embed", "rerank")
 
 
@@ -220,6 +230,8 @@ def _facts(driver: SyncDriver, dialect: Dialect, task: Task, ask: Ask) -> Iterat
     served = driver.run(dialect.inspect(ask.model, task))
     version = served.version or _build(driver, dialect)
     yield {"version": version, "model": served.model, "limit": served.limit}
+    if served.names:
+        yield {"source": served.names[0]}
     match: Match[Any] | None = (
         resolve.embedding_match(ask.family, ask.model, served)
         if task == "embed"

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ragpair.dialects.base import Scale, numbers
+from ragpair.dialects.base import Task, Vectors, numbers
 from ragpair.doctor.cures import cure, template_flag
 from ragpair.doctor.values import Checkup, Failure, Finding
-from ragpair.errors import EndpointRejected
 
 _SAME_DIRECTION = 0.999  # cosine; float16 against float32, or another batch, is 0.99999
 _SAME_SCORE = 0.02
@@ -29,21 +28,29 @@ _WHYS = (
         "The server looks healthy, but no trained reranker is in it: rankings made with it are noise, or there are "
         "none. Guides copy this launch from each other.",
     ),
+    ("radix cache", "The same text gets different vectors, and the first rerank ends the server for everybody."),
     ("every vector would be wrong", "Searches find the wrong texts, and no error ever shows."),
     (
         "vectors would be garbage|embedding requests to it with garbage",
         "Searches find texts at random, with status 200.",
     ),
-    ("as an embedding model|meaningless", "Rankings would mean nothing, and no error would ever show."),
-    ("radix cache", "The same text gets different vectors, and the first rerank ends the server for everybody."),
+    ("200 and meaningless numbers", "Rankings would mean nothing, and no error would ever show."),
     ("no probabilities", "A threshold on such scores means nothing, and they rank worse than a reranker's."),
     ("wants an API key", "Nothing else can be seen without it."),
     ("several models", "It is not clear which of them is meant."),
     ("web page|not recognised|no model server|is not JSON|redirects", "There is nothing to embed or rerank with."),
+    ("is overloaded or still starting", "Nothing can be said of a server that is so busy."),
+    ("answered 200 with", "That is not what was asked for: a proxy, or another engine, may answer here."),
     ("gave no answer", "The server died or was cut off while it was asked; its log tells."),
 )
 _GRAVE_CAUTION = re.compile("close to random|kills the server|hardly is a")
-_LAUNCH = re.compile(r"\s*Launch(?: it)?:? .*$|\s*Launch an embedding model: .*$", re.DOTALL)
+# Where the core says what to type, and nothing more is known of the model.
+_SAID = (
+    (re.compile(r"\s*Launch: (vllm serve [^\n]+)$"), "{}"),
+    (re.compile(r"\s*(?:If it is one, l|L)aunch (?:it|the server) with (--[^.]+)\.$"), "Add to the launch: {}"),
+    (re.compile(r"\s*Start llama-server with (--[a-z-]+)\.?"), "Add to the launch: {}"),
+    (re.compile(r"\s*Get (?:it|one) with: (ollama pull [^\n]+)$"), "{}"),
+)
 
 
 def diagnose(checkup: Checkup) -> list[Finding]:
@@ -111,28 +118,45 @@ def _failures(checkup: Checkup) -> Iterator[Finding]:
         waits = "--wait 300 waits for a server that is still loading its model." if checkup.absent == "loading" else ""
         yield Finding("problem", str(checkup.failures[0].error), "Nothing can be checked.", waits)
         return
-    for failure in checkup.failures:
-        yield _failure(checkup, failure, alone=len(checkup.failures) == 1)
+    told = {str(failure.error): failure for failure in checkup.failures}.values()  # both tasks may fail alike
+    for number, failure in enumerate(sorted(told, key=_rank)):
+        yield _failure(checkup, failure, first=number == 0, alone=len(told) == 1)
 
 
-def _failure(checkup: Checkup, failure: Failure, *, alone: bool) -> Finding:
+def _rank(failure: Failure) -> int:
+    """Known causes first: what else was tried with the model failed for want of a better idea of it."""
     said = str(failure.error)
-    why = next((why for words, why in _WHYS if re.search(words, said)), "")
-    launched = "aunch" in said or "Serve " in said or "Start llama-server" in said or "every vector" in said
-    denied = isinstance(failure.error, EndpointRejected) and failure.error.status in (401, 403)
-    mends = cure(checkup.engine, failure.task, checkup.family, checkup.repo) if launched and not denied else ""
-    if not mends and (command := re.search(r"Launch: (vllm serve .*)$", said)):
-        mends = command[1]
-    what = _LAUNCH.sub("", said) if mends else said
+    return next((number for number, (words, _) in enumerate(_WHYS) if re.search(words, said)), len(_WHYS))
+
+
+def _failure(checkup: Checkup, failure: Failure, *, first: bool, alone: bool) -> Finding:
+    what, mends = str(failure.error), ""
+    for pattern, form in _SAID:
+        if found := pattern.search(what):
+            mends = form.format(found[1])
+            what = what[: found.start()] if found.end() == len(what) else what
+            break
+    if mends or re.search("[Ll]aunch|Serve |Start ", what):
+        mends = _launch(checkup, failure.task) or mends
     if not alone:
         what = f"As {'an embedding model' if failure.task == 'embed' else 'a reranker'}: {what}"
-    return Finding("problem", what, why or f"It cannot be used to {failure.task or 'embed or rerank'} as it is.", mends)
+    known = _rank(failure)
+    why = _WHYS[known][1] if known < len(_WHYS) else f"It cannot be used to {failure.task or 'embed or rerank'} so."
+    return Finding("problem" if first else "note", what, why, mends)
+
+
+def _launch(checkup: Checkup, task: Task | None) -> str:
+    """The launch of a model that is known; whether another is what it is taken for, nobody can say."""
+    if checkup.family is None:
+        return ""
+    path = checkup.source if "/" in checkup.source else ""  # SGLang tells an alias first
+    return cure(checkup.engine, task, checkup.family, path or checkup.repo)
 
 
 def _cautions(checkup: Checkup) -> Iterator[Finding]:
     for caution in checkup.cautions:
         grave = bool(_GRAVE_CAUTION.search(caution))
-        mends = cure(checkup.engine, checkup.task, checkup.family, checkup.repo) if "aunch it with" in caution else ""
+        mends = _launch(checkup, checkup.task) if "aunch it with" in caution else ""
         yield Finding("problem" if grave else "warning", caution, cure=mends)
 
 
@@ -143,7 +167,7 @@ def _embedding(checkup: Checkup) -> Iterator[Finding]:
     facts = checkup.embedding
     if facts is None:
         return
-    launch = cure(checkup.engine, checkup.task, checkup.family, checkup.repo)
+    launch = _launch(checkup, checkup.task)
     again = _cosine(facts.vectors[0], facts.vectors[-1])
     if again < _SAME_DIRECTION:
         yield Finding(
@@ -175,7 +199,7 @@ def _embedding(checkup: Checkup) -> Iterator[Finding]:
         )
 
 
-def _cosine(one: Scale, other: Scale) -> float:
+def _cosine(one: Vectors, other: Vectors) -> float:
     return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
 
 
