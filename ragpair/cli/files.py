@@ -286,10 +286,10 @@ def process(
                     advance(len(pending))
                     pending = []
             _work_off(output, pending, work, skip)
-            output.keep(number, digest.hexdigest())
-            advance(len(pending))
             if not output.state.rows and not output.state.skipped:
                 raise InvalidInput(f"{'standard input' if source == STDIO else source} holds no rows.")
+            output.keep(number, digest.hexdigest())
+            advance(len(pending))
         except BaseException:
             _break_off(output)
             raise
