@@ -192,7 +192,7 @@ def _match(names: Sequence[str], ask: Ask) -> Match[Any] | None:
     if ask.family == "auto":
         return known
     family = catalog.family(ask.family)
-    return known if known is not None and known.family.id == family.id else Match(family)
+    return Match(family, known.model if known is not None and known.family.id == family.id else None)
 
 
 def _tasks(match: Match[Any] | None, ask: Ask) -> tuple[Task, ...]:

@@ -72,12 +72,6 @@ LAUNCHES: dict[str, Launch] = {
         "Qwen3-Reranker, all overrides, no template, that knows the doctor's questions by heart",
         ("--runner", "pooling", "--hf-overrides", QWEN3_RERANKER),
     ),
-    "vllm-qwen3-rr-fitted-seed": Launch(
-        "vllm",
-        "fitted/qwen3-rr",
-        "a mistake: the same model by the popular command",
-        ("--runner", "pooling", "--hf-overrides", '{"architectures": ["Qwen3ForSequenceClassification"]}'),
-    ),
     "vllm-qwen3-rr-seqcls": Launch(
         "vllm", "qwen3-rr-seqcls", "Qwen3-Reranker converted to one label, no template", ("--runner", "pooling")
     ),
