@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ragpair.cli import output
-from ragpair.cli.files import read_texts
 from ragpair.cli.options import ApiKey, EngineName, EngineOption, Family, Json, Model, TaskName, Timeout, family_of
+from ragpair.cli.rows import read_texts
 from ragpair.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import orjson
 import typer
 
 from ragpair.cli import output
-from ragpair.cli.files import STDIO, Failed, Row, count_lines, process
 from ragpair.cli.options import ApiKey, EngineName, EngineOption, Family, Json, Model, Timeout, family_of
+from ragpair.cli.resume import process
+from ragpair.cli.rows import STDIO, Failed, Row, count_lines
 from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput
 
 if TYPE_CHECKING:

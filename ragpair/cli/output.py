@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ragpair.errors import EndpointOverloaded, EndpointUnreachable, RagpairError, RagpairWarning
 
 if TYPE_CHECKING:
-    from ragpair.cli.files import Summary
+    from ragpair.cli.resume import Summary
 
 FOUND, ABSENT = 1, 3
 EXIT_CODES = (

@@ -13,8 +13,9 @@ import typer
 
 from ragpair.cli import output
 from ragpair.cli.embed import OnErrorName
-from ragpair.cli.files import STDIO, Failed, Row, count_lines, process, read_texts
 from ragpair.cli.options import EngineName, EngineOption, Family, Json, Model, RerankApiKey, Timeout, family_of
+from ragpair.cli.resume import process
+from ragpair.cli.rows import STDIO, Failed, Row, count_lines, read_texts
 from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput
 
 if TYPE_CHECKING:

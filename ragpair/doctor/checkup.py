@@ -1,8 +1,8 @@
-"""The questions that a checkup asks, all of them small: some forty requests, none of which changes anything.
+"""A checkup: who answers, what the model is for, and what is found when it is used for that.
 
-The core answers most: an `Embedder` or a `Reranker` is used as anybody would use it. What the core keeps to itself (a
-vector before it is normalised, what other clients get from the server's own rerank route, who may call without a key)
-is asked for with its own `Call`s. SGLang's `/server_info`, which shows the server's key, is never asked.
+The core answers most: an `Embedder` or a `Reranker` is used as anybody would use it, and what it warns of or refuses is
+part of the checkup. What the core keeps to itself is asked by the `probes`. All in all some forty small requests, none
+of which changes anything.
 """
 
 from __future__ import annotations
@@ -10,62 +10,26 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from statistics import median
-from typing import Any, get_args
-
-import numpy as np
+from typing import Any
 
 from ragpair import catalog, resolve
-from ragpair.catalog import Match, RerankerFamily
+from ragpair.catalog import Match
 from ragpair.dialects import DIALECTS, detect
-from ragpair.dialects.base import Dialect, Served, Task, by_index, field, object_of, read_number, to_scale
-from ragpair.doctor.pairs import PAIRS
-from ragpair.doctor.values import Access, Ask, Checkup, Embedding, Failure, Reranking, Separation, Template
+from ragpair.dialects.base import Dialect, Task, field
+from ragpair.doctor import probes
+from ragpair.doctor.values import Ask, Checkup, Failure
 from ragpair.drivers import SyncDriver
 from ragpair.endpoint import Endpoint, parse_base_urls
-from ragpair.errors import (
-    EndpointError,
-    EndpointOverloaded,
-    EndpointUnreachable,
-    MalformedReply,
-    RagpairError,
-    RagpairWarning,
-)
+from ragpair.errors import EndpointOverloaded, EndpointUnreachable, RagpairError, RagpairWarning
 from ragpair.pair import Embedder, Reranker
 from ragpair.retry import RetryPolicy
 from ragpair.wire import Call, send
 
-_PROBE = ("Where is my parcel?", "You can track your parcel with the number in the mail.", "Where is my parcel?")
 _PAUSE = 1.0  # seconds between two looks at a server that is still starting
-_TIMED = 3  # queries, after a warm-up; the middle one is told
 
 # Answers 503 while the model is loading, or when the engine behind the HTTP server has died.
 _READY = {"vllm": "/health", "sglang": "/ready", "llamacpp": "/health"}
-
-# Asked without a key and with an empty body: a guarded route says 401 before it reads the body, an open one 400.
-_DOORS: dict[str, tuple[tuple[str, bool], ...]] = {
-    "vllm": (
-        ("/v1/models", False),
-        ("/v1/embeddings", True),
-        ("/v1/score", True),
-        ("/rerank", True),
-        ("/classify", True),
-        ("/pooling", True),
-        ("/tokenize", True),
-    ),
-    "sglang": (("/v1/models", False), ("/v1/embeddings", True), ("/v1/rerank", True), ("/v1/score", True)),
-    "ollama": (("/api/tags", False), ("/api/embed", True)),
-    "llamacpp": (("/v1/models", False), ("/v1/embeddings", True), ("/v1/rerank", True), ("/completion", True)),
-    "local": (),
-}
-_ABSENT = (404, 405, 501)
-
-_POOLING_OF_GGUF = {1: "mean", 2: "cls", 3: "last"}
-_SAME_SCORE = 1e-3
-# A prompt adds dozens of tokens to a pair; special tokens and a merge at the seam are a few.
-_UNPROMPTED_TOKENS = 6
 
 
 def examine(url: str, ask: Ask) -> Checkup:
@@ -82,7 +46,7 @@ def examine(url: str, ask: Ask) -> Checkup:
     try:
         dialect = _await(driver, ask)
         known["engine"] = dialect.name
-        known["access"] = _access(endpoint, dialect)
+        known["access"] = probes.access(endpoint, dialect)
         names = _names(driver, dialect)
         known["source"] = names[0] if names else ""
         match = _match(names, ask)
@@ -131,7 +95,7 @@ def task_of(url: str, ask: Ask) -> Task:
             try:
                 if task == "embed":
                     with Embedder(**_settings(endpoint, ask)) as embedder:
-                        embedder.embed_documents(_PROBE[:1])
+                        embedder.embed_documents(probes.TEXTS[:1])
                 else:
                     with Reranker(**_settings(endpoint, ask), scores="raw") as reranker:
                         reranker.describe()
@@ -228,7 +192,7 @@ def _settings(endpoint: Endpoint, ask: Ask) -> dict[str, Any]:
 def _facts(driver: SyncDriver, dialect: Dialect, task: Task, ask: Ask) -> Iterator[dict[str, Any]]:
     """What is known of a model and its task, in the order in which it is found out, up to the first refusal."""
     served = driver.run(dialect.inspect(ask.model, task))
-    version = served.version or _build(driver, dialect)
+    version = served.version or probes.build(driver, dialect)
     yield {"version": version, "model": served.model, "limit": served.limit}
     if served.names:
         yield {"source": served.names[0]}
@@ -250,148 +214,7 @@ def _facts(driver: SyncDriver, dialect: Dialect, task: Task, ask: Ask) -> Iterat
         if match is not None:
             yield {"model_width": match.dims, "model_pooling": match.family.pooling}
         with Embedder(**settings) as embedder:
-            yield from _embedding_facts(driver, dialect, served, embedder)
+            yield from probes.embedding_facts(driver, dialect, served, embedder)
     else:
         with Reranker(**settings) as reranker:
-            yield from _reranking_facts(driver, served, match, reranker)
-
-
-def _build(driver: SyncDriver, dialect: Dialect) -> str:
-    """llama.cpp numbers its builds where the core has no need to look."""
-    if dialect.name != "llamacpp":
-        return ""
-    reply = driver.run(send(Call("/props")))
-    return str(field(reply, "build_info") or "") if reply.ok else ""
-
-
-# --- embedding -------------------------------------------------------------------------------------------------------
-
-
-def _embedding_facts(
-    driver: SyncDriver, dialect: Dialect, served: Served, embedder: Embedder
-) -> Iterator[dict[str, Any]]:
-    said = embedder.describe()
-    reply = driver.run(send(dialect.embed_call(served, _PROBE, dimensions=None, truncate=False)))
-    if not reply.ok:
-        raise dialect.refusal(reply, served, "embed")
-    vectors = dialect.read_embeddings(reply, len(_PROBE))
-    yield {
-        "embedding": Embedding(
-            vectors, _pooling(driver, dialect, served), said["query_prompt"], said["document_prompt"]
-        )
-    }
-    yield {"separates": {language: _retrieves(embedder, pairs) for language, pairs in PAIRS.items()}}
-    yield {"latency": _time(lambda: embedder.embed_queries(_PROBE[:1]))}
-
-
-def _pooling(driver: SyncDriver, dialect: Dialect, served: Served) -> str | None:
-    if dialect.name != "ollama":
-        return served.pooling if served.pooling in get_args(catalog.Pooling) else None
-    reply = driver.run(send(Call("/api/show", {"model": served.model})))
-    info = object_of(reply.json(), "model_info") if reply.ok else {}
-    return _POOLING_OF_GGUF.get(info.get(f"{served.architecture}.pooling_type", 0))
-
-
-def _retrieves(embedder: Embedder, pairs: Sequence[tuple[str, str]]) -> Separation:
-    """For how many questions their own answer is the nearest of all."""
-    questions = embedder.embed_queries([question for question, _ in pairs])
-    answers = embedder.embed_documents([answer for _, answer in pairs])
-    nearness = questions @ answers.T
-    own = np.diagonal(nearness).copy()
-    np.fill_diagonal(nearness, -np.inf)
-    return Separation(int((own > nearness.max(axis=1)).sum()), len(pairs))
-
-
-# --- reranking -------------------------------------------------------------------------------------------------------
-
-
-def _reranking_facts(
-    driver: SyncDriver, served: Served, match: Match[RerankerFamily] | None, reranker: Reranker
-) -> Iterator[dict[str, Any]]:
-    said = reranker.describe()
-    (query, answer), (_, other) = PAIRS["en"][:2]
-    scores = reranker.score(query, [answer, other])
-    yield {"reranking": Reranking(said["route"], said["score_kind"], tuple(map(float, scores)))}
-    if match is not None and match.family.framing == "frame":
-        template, own = _template(driver, served, query, (answer, other), scores)
-        yield {
-            "reranking": Reranking(said["route"], said["score_kind"], tuple(map(float, scores)), template, own),
-        }
-    yield {"separates": {language: _prefers(reranker, pairs) for language, pairs in PAIRS.items()}}
-    yield {"latency": _time(lambda: reranker.score(query, [answer]))}
-
-
-def _prefers(reranker: Reranker, pairs: Sequence[tuple[str, str]]) -> Separation:
-    """For how many questions their own answer scores higher than that of the next one."""
-    others = [answer for _, answer in (*pairs[1:], pairs[0])]
-
-    def prefers(pair: tuple[tuple[str, str], str]) -> bool:
-        (question, answer), other = pair
-        own, foreign = reranker.score(question, [answer, other])
-        return bool(own > foreign)
-
-    with ThreadPoolExecutor(4) as pool:
-        return Separation(sum(pool.map(prefers, zip(pairs, others, strict=True))), len(pairs))
-
-
-def _template(
-    driver: SyncDriver, served: Served, query: str, documents: Sequence[str], scores: Any
-) -> tuple[Template | None, tuple[float, ...]]:
-    """What the server's own rerank route, which other clients call, makes of an LLM reranker's prompt."""
-    body: dict[str, Any]
-    if served.engine == "vllm":
-        body = {"model": served.model, "text_1": query, "text_2": list(documents)}
-        reply = driver.run(send(Call("/v1/score", body)))
-        rows = field(reply, "data") if reply.ok else None
-    elif served.engine == "sglang":
-        body = {"query": query, "documents": list(documents), "return_documents": False}
-        reply = driver.run(send(Call("/v1/rerank", body)))
-        if reply.status == 400:  # it has no reranker's template, and says so in words that mislead
-            return "none", ()
-        rows = reply.json() if reply.ok else None
-    else:
-        return None, ()
-    try:
-        own = to_scale((row.get("score") for row in by_index(rows, len(documents), reply)), reply)
-    except MalformedReply:
-        return None, ()
-    if np.abs(own - scores).max() <= _SAME_SCORE:
-        return "card", tuple(map(float, own))
-    used = object_of(reply.json(), "usage").get("prompt_tokens") if served.engine == "vllm" else None
-    if isinstance(used, int):
-        counts = [driver.run(send(Call("/tokenize", {"model": served.model, "prompt": query + d}))) for d in documents]
-        bare = sum(read_number(count, "count") for count in counts if count.ok)
-        if all(count.ok for count in counts) and used <= bare + _UNPROMPTED_TOKENS * len(documents):
-            return "none", tuple(map(float, own))
-    return "other", tuple(map(float, own))
-
-
-# --- access and latency ----------------------------------------------------------------------------------------------
-
-
-def _access(endpoint: Endpoint, dialect: Dialect) -> dict[str, Access]:
-    """Which routes anybody may call who reaches the port."""
-    stranger = SyncDriver(Endpoint(endpoint.base_urls, timeout=endpoint.timeout, retry=endpoint.retry))
-    found: dict[str, Access] = {}
-    try:
-        for path, posts in _DOORS[dialect.name]:
-            status = stranger.run(send(Call(path, {} if posts else None))).status
-            if status in (401, 403):
-                found[path] = "key"
-            elif status not in _ABSENT:
-                found[path] = "open"
-    except EndpointError:  # a stranger may be cut off; then this is all that is known
-        pass
-    finally:
-        stranger.close()
-    return found
-
-
-def _time(query: Any) -> float:
-    query()
-    taken = []
-    for _ in range(_TIMED):
-        start = time.perf_counter()
-        query()
-        taken.append(time.perf_counter() - start)
-    return median(taken)
+            yield from probes.reranking_facts(driver, served, match, reranker)

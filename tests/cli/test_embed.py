@@ -227,6 +227,13 @@ def test_what_failed_before_the_break_is_still_noted(ragpair: Command, server) -
     assert [row["index"] for row in lines_of("out.jsonl")] == [0, *range(2, 22)]
 
 
+def test_notes_of_a_run_before_are_gone(ragpair: Command, server) -> None:
+    Path("out.jsonl.errors.jsonl").write_text("old\n")
+    write("in.txt", TEXTS)
+    assert ragpair("embed", "in.txt", "-o", "out.jsonl", "--base-url", server.url).code == 0
+    assert not Path("out.jsonl.errors.jsonl").exists()
+
+
 def test_another_input_is_refused(ragpair: Command, server) -> None:
     command = broken(ragpair, server, "out.npy")
     write("in.txt", ["something else", *TEXTS[1:]])
