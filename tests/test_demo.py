@@ -1,5 +1,6 @@
 """The demo: its numbers are right, its chains run in both frameworks, and its errors are messages."""
 
+import json
 import subprocess
 import sys
 
@@ -81,6 +82,18 @@ def test_a_qdrant_that_is_not_there_is_a_message() -> None:
     assert run.returncode == 1
     assert "Qdrant at http://127.0.0.1:9 could not be used" in " ".join(run.stderr.split())
     assert "Traceback" not in run.stderr
+
+
+def test_json_is_all_that_stands_on_standard_output(monkeypatch, capsys) -> None:
+    with FakeServer("vllm", task="embed") as embedder, FakeServer("vllm", task="answers") as reranker:
+        servers = ["--base-url", embedder.url, "--rerank-base-url", reranker.url]
+        monkeypatch.setattr("sys.argv", ["ragpair", "demo", "--language", "en", "--json", *servers])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert not end.value.code
+    numbers = json.loads(capsys.readouterr().out)["en"]
+    assert 0 < numbers["recall"]["hit@1"] <= numbers["recall"]["NDCG@10"] <= 1
+    assert set(numbers) == {"recall", "after reranking"}
 
 
 def test_models() -> None:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from ragpair.cli import output
+from ragpair.cli.options import Json
+
 if TYPE_CHECKING:
     from ragpair.demo.chains import Setup
     from ragpair.demo.helpdesk import Language
@@ -43,29 +46,39 @@ def demo(
     qdrant_url: Annotated[str | None, typer.Option(help="Address of a Qdrant server; by default in memory.")] = None,
     fetch_k: Annotated[int, typer.Option(min=1, help="How many entries are recalled.")] = 10,
     examples: Annotated[int, typer.Option(min=0, help="How many questions are shown.")] = 4,
+    json: Json = False,
 ) -> None:
     """Run a customer-service chain: recall from Qdrant, rerank, answer.
 
     Without options everything runs in this process on small embedded models: no server, no key, no download but
     packages. With --base-url and --rerank-base-url it runs on your own servers.
+
+    For example:
+
+      ragpair demo --language en --framework llamaindex
+
+      ragpair demo --base-url http://localhost:8000 --rerank-base-url http://localhost:8001
     """
     from ragpair.demo import show
 
-    console = Console()
+    console = output.asides() if json else Console()
     languages: dict[LanguageName, list[Language]] = {
         LanguageName.en: ["en"],
         LanguageName.zh: ["zh"],
         LanguageName.both: ["en", "zh"],
     }
+    numbers = {}
     for one in languages[language]:
         setup = _setup(one, base_url, model, rerank_base_url, rerank_model, qdrant_url, fetch_k)
-        show.run(console, one, framework.value, setup, examples)
+        numbers[one] = show.run(console, one, framework.value, setup, examples)
     if base_url == "local":
         console.print(
             "The embedded models are for trying things out: small, English with a harmless reranker, Chinese without "
             "one. Point --base-url and --rerank-base-url at vLLM, SGLang or Ollama to see real ones.",
             style="dim",
         )
+    if json:
+        output.write_json(numbers)
 
 
 def _setup(

@@ -275,6 +275,13 @@ def test_nobody_there(ragpair: Command) -> None:
     assert ragpair("doctor", "http://127.0.0.1:9", "--json").json["verdict"] == "absent"
 
 
+def test_a_password_in_the_address_is_not_repeated(ragpair: Command) -> None:
+    ran = ragpair("doctor", "http://user:hunter2@h:8000")
+    assert ran.code == 1
+    assert "password" in ran.words
+    assert "hunter2" not in ran.words
+
+
 def test_a_web_page(ragpair: Command) -> None:
     with FakeServer("vllm") as server:
         page = Fault.garbage(
