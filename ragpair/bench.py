@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ragpair import Embedder, Reranker
 from ragpair.errors import ConfigurationError, EndpointOverloaded, EndpointUnreachable
-from ragpair.pair import Embedder, Reranker
 
 Send = Callable[[Sequence[str]], Awaitable[object]]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ragpair import catalog, resolve
+from ragpair import Embedder, Reranker, catalog, resolve
 from ragpair.catalog import Match
 from ragpair.dialects import DIALECTS, detect
 from ragpair.dialects.base import Dialect, Task, field
@@ -22,7 +22,6 @@ from ragpair.doctor.values import Ask, Checkup, Failure
 from ragpair.drivers import SyncDriver
 from ragpair.endpoint import Endpoint, parse_base_urls
 from ragpair.errors import EndpointOverloaded, EndpointUnreachable, RagpairError, RagpairWarning
-from ragpair.pair import Embedder, Reranker
 from ragpair.retry import RetryPolicy
 from ragpair.wire import Call, send
 

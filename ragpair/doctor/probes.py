@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ragpair import catalog
+from ragpair import Embedder, Reranker, catalog
 from ragpair.catalog import Match, RerankerFamily
 from ragpair.dialects.base import Dialect, Scale, Served, by_index, field, object_of, read_number, to_scale
 from ragpair.doctor.pairs import PAIRS
@@ -22,7 +22,6 @@ from ragpair.doctor.values import Access, Embedding, Reranking, Separation, Temp
 from ragpair.drivers import SyncDriver
 from ragpair.endpoint import Endpoint
 from ragpair.errors import EndpointError, MalformedReply
-from ragpair.pair import Embedder, Reranker
 from ragpair.wire import Call, Reply, send
 
 TEXTS = ("Where is my parcel?", "You can track your parcel with the number in the mail.", "Where is my parcel?")
