@@ -1,8 +1,9 @@
 """How much a server embeds or reranks in a second, and how long one request takes, as a client sees it.
 
 A workload is texts and a schedule: so many requests of so many texts, so many in flight. A run keeps that many in
-flight from start to end and times each; what it measures is the server with everything before it. Requests are not
-repeated, so that no wait hides in a latency: one that fails is counted as failed.
+flight from start to end and times each. An `Embedder` or a `Reranker` would not do that: it finds a pace of its own. So
+requests are made here, by the same dialects; each worker has a driver to itself, and nothing is sent twice, so that no
+wait hides in a latency.
 """
 
 from __future__ import annotations
@@ -12,15 +13,21 @@ import math
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from ragpair import Embedder, Reranker
+from ragpair import resolve
+from ragpair.dialects import DIALECTS, detect
+from ragpair.dialects.base import Dialect, ScorePlan, Served, Task
+from ragpair.drivers import AsyncDriver, SyncDriver
+from ragpair.endpoint import Endpoint
 from ragpair.errors import ConfigurationError, EndpointOverloaded, EndpointUnreachable
-
-Send = Callable[[Sequence[str]], Awaitable[object]]
+from ragpair.prompts import Prompt
+from ragpair.retry import RetryPolicy
+from ragpair.wire import Flow, send
 
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?|lognormal:(\d+)")
 _SIGMA = 0.6  # of lognormal lengths: one text in twenty is more than 2.7 times the median
@@ -90,8 +97,75 @@ def synthetic(words: str, seed: int = 0) -> Iterator[str]:
         yield " ".join("".join(dice.choices(_SYLLABLES, k=dice.randint(1, 3))) for _ in range(length))
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model on a server.
+
+    Attributes:
+        endpoint: Where it is.
+        request: Makes one request of these texts; of a reranker, the first is the query.
+        beside: Texts of a request that do not count: the query.
+    """
+
+    endpoint: Endpoint
+    request: Callable[[Sequence[str]], Flow[None]]
+    beside: int = 0
+
+
+def connect(
+    endpoint: Endpoint, task: Task, *, model: str | None = None, family: str | None = "auto", engine: str = "auto"
+) -> Target:
+    """Find out how this model is asked.
+
+    Raises:
+        RagpairError: It cannot be, or not for this task.
+    """
+    endpoint = replace(endpoint, retry=RetryPolicy(max_retries=0), max_concurrency=1)
+    driver = SyncDriver(endpoint)
+    try:
+        return driver.run(_connect(endpoint, task, model, family, engine))
+    finally:
+        driver.close()
+
+
+def _connect(endpoint: Endpoint, task: Task, model: str | None, family: str | None, engine: str) -> Flow[Target]:
+    if endpoint.is_local:
+        dialect = DIALECTS["local"]
+    else:
+        dialect = DIALECTS[engine] if engine != "auto" else (yield from detect())
+    served = yield from dialect.inspect(model, task)
+    if task == "embed":
+        prompt = resolve.prompt(resolve.embedding_match(family, model, served), "document", None, None)
+        return Target(endpoint, partial(_embed, dialect, served, prompt))
+    match = resolve.reranker_match(family, model, served)
+    wish = resolve.wish(match, served, None, raw=True, declared=family is None)
+    plan = yield from dialect.plan_scores(served, wish)
+    return Target(endpoint, partial(_score, dialect, served, plan), beside=1)
+
+
+def _embed(dialect: Dialect, served: Served, prompt: Prompt, texts: Sequence[str]) -> Flow[None]:
+    rendered = [prompt.render(text) for text in texts]
+    truncate = dialect.truncates and not prompt.suffix
+    reply = yield from send(dialect.embed_call(served, rendered, dimensions=None, truncate=truncate))
+    if not reply.ok:
+        raise dialect.refusal(reply, served, "embed")
+    dialect.read_embeddings(reply, len(texts))
+
+
+def _score(dialect: Dialect, served: Served, plan: ScorePlan, texts: Sequence[str]) -> Flow[None]:
+    """One request, or one after another on an engine that takes fewer documents at a time."""
+    query, documents = texts[0], texts[1:]
+    size = plan.per_call or len(documents)
+    for start in range(0, len(documents), size):
+        some = documents[start : start + size]
+        reply = yield from send(dialect.score_call(served, plan, query, some))
+        if not reply.ok:
+            raise dialect.refusal(reply, served, "rerank")
+        dialect.read_scores(plan, reply, len(some))
+
+
 def measure(
-    client: Embedder | Reranker,
+    target: Target,
     texts: Iterator[str],
     *,
     concurrency: int,
@@ -102,8 +176,8 @@ def measure(
     """One setting: a warm-up, then `requests` requests.
 
     Args:
-        client: With `batch_size` and `max_concurrency` as here, and without retries.
-        texts: A reranker takes one more a request, as its query.
+        target: The model.
+        texts: Without end.
         concurrency: Requests in flight.
         batch_size: Texts, or documents, in a request.
         requests: How many, warm-up not counted.
@@ -112,57 +186,40 @@ def measure(
     Raises:
         RagpairError: What no busy server explains: the workload or the server is wrong.
     """
-    size = batch_size + isinstance(client, Reranker)
+    size = batch_size + target.beside
     batches = [[next(texts) for _ in range(size)] for _ in range(requests + concurrency)]
-    return asyncio.run(_measure(client, batches, concurrency, batch_size, answered))
+    return asyncio.run(_measure(target, batches, concurrency, batch_size, answered))
 
 
 async def _measure(
-    client: Embedder | Reranker,
+    target: Target,
     batches: Sequence[Sequence[str]],
     concurrency: int,
     batch_size: int,
     answered: Callable[[], None],
 ) -> Run:
-    send = _sender(client)
+    drivers = [AsyncDriver(target.endpoint) for _ in range(concurrency)]
     latencies: list[float] = []
     failed = 0
 
-    async def work(pending: Iterator[Sequence[str]], *, timed: bool) -> None:
+    async def work(driver: AsyncDriver, pending: Iterator[Sequence[str]]) -> None:
         nonlocal failed
         for batch in pending:
             start = time.perf_counter()
             try:
-                await send(batch)
+                await driver.run(target.request(batch))
             except (EndpointOverloaded, EndpointUnreachable):
-                if not timed:
-                    raise  # nothing came yet: this is no load, but a server that is not there
                 failed += 1
             else:
-                if timed:
-                    latencies.append(time.perf_counter() - start)
-            if timed:
-                answered()
+                latencies.append(time.perf_counter() - start)
+            answered()
 
-    async def together(some: Sequence[Sequence[str]], *, timed: bool) -> None:
-        pending = iter(some)
-        await asyncio.gather(*(work(pending, timed=timed) for _ in range(concurrency)))
-
-    await together(batches[:1], timed=False)  # the first request also asks who the server is
-    await together(batches[1:concurrency], timed=False)  # opens the connections
+    warm = zip(drivers, batches, strict=False)  # opens every connection; what fails here is no matter of load
+    await asyncio.gather(*(driver.run(target.request(batch)) for driver, batch in warm))
+    pending = iter(batches[concurrency:])
     start = time.perf_counter()
-    await together(batches[concurrency:], timed=True)
+    await asyncio.gather(*(work(driver, pending) for driver in drivers))
     seconds = time.perf_counter() - start
-    await client.aclose()
+    for driver in drivers:
+        await driver.close()
     return Run(concurrency, batch_size, tuple(latencies), failed, seconds)
-
-
-def _sender(client: Embedder | Reranker) -> Send:
-    if isinstance(client, Embedder):
-        return client.aembed_documents
-    reranker = client
-
-    async def send(texts: Sequence[str]) -> object:
-        return await reranker.ascore(texts[0], texts[1:])
-
-    return send

@@ -15,7 +15,6 @@ from ragpair.cli.rows import read_texts
 from ragpair.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
-    from ragpair import Embedder, Reranker
     from ragpair.bench import Run
 
 _BAR = 30  # characters
@@ -46,7 +45,8 @@ def bench(
     """Measure how many texts a server embeds or reranks in a second, and how long a request takes.
 
     Keeps so many requests in flight, each with so many texts, and tells throughput and latency percentiles. With
-    several values for --concurrency or --batch-size, all combinations run one after another. Over-long texts are cut.
+    several values for --concurrency or --batch-size, all combinations run one after another. Texts must fit the model;
+    vLLM and Ollama cut those that they embed.
 
     For example:
 
@@ -56,51 +56,34 @@ def bench(
 
       ragpair bench http://localhost:8001 --task rerank --jsonl documents.jsonl --field body
     """
-    from ragpair import Embedder, Reranker
-    from ragpair.bench import measure, synthetic
+    from ragpair.bench import connect, measure, synthetic
     from ragpair.doctor import Ask, task_of
+    from ragpair.endpoint import Endpoint, parse_base_urls
 
     settings = list(itertools.product(_numbers(batch_size, "--batch-size"), _numbers(concurrency, "--concurrency")))
     draw = _drawer() if plot is not None else None
-    own = [] if jsonl is None else list(dict.fromkeys(text for _, text in read_texts(jsonl, field)))
-    if jsonl is not None and len(own) <= max(size for size, _ in settings):
-        raise InvalidInput(
-            f"{jsonl} holds {len(own)} different texts; a request of {max(size for size, _ in settings)} wants more, "
-            "since a text that stands twice in one is sent once. Lower --batch-size."
-        )
+    own = [] if jsonl is None else [text for _, text in read_texts(jsonl, field)]
+    if jsonl is not None and not own:
+        raise InvalidInput(f"{jsonl} holds no texts.")
     if task is None:
         ask = Ask(model, family=family_of(family), engine=engine.value, api_key=api_key, timeout=timeout)
         task = TaskName(task_of(url, ask))
+    endpoint = Endpoint(parse_base_urls(url), api_key=api_key, timeout=timeout)
+    target = connect(endpoint, task.value, model=model, family=family_of(family), engine=engine.value)
     runs: list[Run] = []
     with output.progress() as bars:
         bar = bars.add_task("measuring", total=requests * len(settings))
         for size, in_flight in settings:
-            common: dict[str, Any] = {
-                "family": family_of(family),
-                "engine": engine.value,
-                "api_key": api_key,
-                "timeout": timeout,
-                "too_long": "truncate",
-                "batch_size": size,
-                "max_concurrency": in_flight,
-                "max_retries": 0,
-            }
-            client: Embedder | Reranker = (
-                Embedder(url, model, **common)
-                if task is TaskName.embed
-                else Reranker(url, model, scores="raw", **common)
-            )
             texts = itertools.cycle(own) if own else synthetic(words, seed)
-            runs.append(
-                measure(
-                    client,
-                    texts,
-                    concurrency=in_flight,
-                    batch_size=size,
-                    requests=requests,
-                    answered=lambda: bars.advance(bar),
-                )
+            run = measure(
+                target,
+                texts,
+                concurrency=in_flight,
+                batch_size=size,
+                requests=requests,
+                answered=lambda: bars.advance(bar),
             )
+            runs.append(run)
     if json:
         output.write_json({"url": url, "task": task.value, "runs": [_as_json(run) for run in runs]})
     else:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ragpair import Embedder
     from ragpair.dialects.base import Vectors
 
+_CHUNK = 1024  # rows at most that a run which breaks has to do again
 _ITS_INDEX = re.compile(r"^(text|document|query) \d+\b")
 
 
@@ -134,7 +135,7 @@ def embed(
                     "field": field,
                 },
                 text=field,
-                chunk=size * min(concurrency, dialect.in_flight or concurrency),
+                chunk=min(size * min(concurrency, dialect.in_flight or concurrency), _CHUNK),
                 work=work,
                 skip=skip,
                 advance=lambda count: bars.advance(bar, count),
