@@ -1,5 +1,6 @@
 """The demo: its numbers are right, its chains run in both frameworks, and its errors are messages."""
 
+import json
 import subprocess
 import sys
 
@@ -47,19 +48,19 @@ def test_both_frameworks_find_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "said", "code"),
     [
-        (["--base-url", "http://127.0.0.1:9"], "is this its address and port"),
-        (["--base-url", "http://user:pw@x"], "user name or password"),
-        (["--model", "nope"], "no model 'nope' in the embedded engine"),
+        (["--base-url", "http://127.0.0.1:9"], "is this its address and port", 3),
+        (["--base-url", "http://user:pw@x"], "user name or password", 1),
+        (["--model", "nope"], "no model 'nope' in the embedded engine", 1),
     ],
 )
-def test_errors_are_messages(options, said, monkeypatch, capsys) -> None:
+def test_errors_are_messages(options, said, code, monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.argv", ["ragpair", "demo", "--language", "en", *options])
     monkeypatch.setattr("ragpair.drivers.threads.time.sleep", lambda _: None)
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == 1
+    assert end.value.code == code
     shown = capsys.readouterr()
     assert said in " ".join(shown.err.split())
     assert "Traceback" not in shown.err
@@ -80,3 +81,15 @@ def test_a_qdrant_that_is_not_there_is_a_message() -> None:
     assert run.returncode == 1
     assert "Qdrant at http://127.0.0.1:9 could not be used" in " ".join(run.stderr.split())
     assert "Traceback" not in run.stderr
+
+
+def test_json_is_all_that_stands_on_standard_output(monkeypatch, capsys) -> None:
+    with FakeServer("vllm", task="embed") as embedder, FakeServer("vllm", task="answers") as reranker:
+        servers = ["--base-url", embedder.url, "--rerank-base-url", reranker.url]
+        monkeypatch.setattr("sys.argv", ["ragpair", "demo", "--language", "en", "--json", *servers])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert not end.value.code
+    numbers = json.loads(capsys.readouterr().out)["en"]
+    assert 0 < numbers["recall"]["hit@1"] <= numbers["recall"]["NDCG@10"] <= 1
+    assert set(numbers) == {"recall", "after reranking"}

@@ -15,8 +15,11 @@ from ragpair.demo.helpdesk import Entry, Language, Question, hit_at_1, load, ndc
 NAMES = {"en": "English", "zh": "Chinese"}
 
 
-def run(console: Console, language: Language, framework: Framework, setup: Setup, examples: int) -> None:
-    """Index, ask every question that the FAQ answers, and print examples and the two numbers."""
+Numbers = dict[str, dict[str, float]]
+
+
+def run(console: Console, language: Language, framework: Framework, setup: Setup, examples: int) -> Numbers:
+    """Index, ask every question that the FAQ answers, print examples and the two numbers, and return these."""
     entries, questions = load(language)
     answered = [question for question in questions if question.answer is not None]
     console.rule(f"{NAMES[language]}: {len(entries)} FAQ entries, {len(answered)} customers' questions")
@@ -26,7 +29,12 @@ def run(console: Console, language: Language, framework: Framework, setup: Setup
         chain(question.text) for question in track(answered, description="asking", console=console, transient=True)
     ]
     console.print(_examples(entries, answered[:examples], asked[:examples], reranks=setup.rerank is not None))
-    console.print(_numbers(answered, asked, reranks=setup.rerank is not None))
+    numbers = _numbers(answered, asked, reranks=setup.rerank is not None)
+    table = Table("", *next(iter(numbers.values())))
+    for name, row in numbers.items():
+        table.add_row(name, *(f"{number:.3f}" for number in row.values()))
+    console.print(table)
+    return numbers
 
 
 def _model(arguments: dict[str, object] | None) -> str:
@@ -51,12 +59,12 @@ def _examples(entries: Sequence[Entry], questions: Sequence[Question], asked: Se
     return table
 
 
-def _numbers(questions: Sequence[Question], asked: Sequence[Asked], reranks: bool) -> Table:
+def _numbers(questions: Sequence[Question], asked: Sequence[Asked], reranks: bool) -> Numbers:
     wanted = [str(question.answer) for question in questions]
-    table = Table("", "hit@1", "NDCG@10")
     lists = {"recall": [found.recalled for found in asked]}
     if reranks:
         lists["after reranking"] = [found.ranked for found in asked]
-    for name, rankings in lists.items():
-        table.add_row(name, f"{hit_at_1(rankings, wanted):.3f}", f"{ndcg_at_10(rankings, wanted):.3f}")
-    return table
+    return {
+        name: {"hit@1": hit_at_1(rankings, wanted), "NDCG@10": ndcg_at_10(rankings, wanted)}
+        for name, rankings in lists.items()
+    }

@@ -66,6 +66,12 @@ LAUNCHES: dict[str, Launch] = {
         "Qwen3-Reranker, all overrides, no template: the client owns the prompt",
         ("--runner", "pooling", "--hf-overrides", QWEN3_RERANKER),
     ),
+    "vllm-qwen3-rr-fitted": Launch(
+        "vllm",
+        "fitted/qwen3-rr",
+        "Qwen3-Reranker, all overrides, no template, that knows the doctor's questions by heart",
+        ("--runner", "pooling", "--hf-overrides", QWEN3_RERANKER),
+    ),
     "vllm-qwen3-rr-seqcls": Launch(
         "vllm", "qwen3-rr-seqcls", "Qwen3-Reranker converted to one label, no template", ("--runner", "pooling")
     ),

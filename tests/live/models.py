@@ -3,7 +3,8 @@
 `model("xlmr-rr")` is a Hugging Face folder, `model("xlmr-rr.gguf")` the same weights for llama.cpp. Which models there
 are, and what they stand for, is told by `inside/build_models.py` and `inside/build_gguf.py`; a change to those scripts
 builds the models anew. `model("parity/e5")` is one of those that only `make parity` needs, by
-`inside/build_parity_models.py` and `inside/build_parity_gguf.py`.
+`inside/build_parity_models.py` and `inside/build_parity_gguf.py`, and `model("fitted/qwen3-rr")` one that has learnt
+something, by `inside/build_fitted_models.py`.
 """
 
 import hashlib
@@ -21,9 +22,8 @@ def model(name: str) -> Path:
     Raises:
         EngineUnavailable: if the environment that builds it cannot be made on this machine.
     """
-    if name.startswith("parity/"):
-        return _built(name.removeprefix("parity/"), "parity")
-    return _built(name)
+    group, _, name = name.rpartition("/")
+    return _built(name, group)
 
 
 def _built(name: str, group: str = "") -> Path:

@@ -1,32 +1,19 @@
-"""The `ragpair` command."""
+"""`ragpair demo`: a customer-service chain, on the embedded models or on servers."""
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ragpair.errors import RagpairError
+import typer
+from rich.console import Console
 
-try:
-    import typer
-    from rich.console import Console
-except ImportError as exc:
-    raise ImportError('The ragpair command needs typer and rich: pip install "ragpair[cli]"') from exc
-
-from ragpair.cli_launch import launch
-from ragpair.cli_models import models
+from ragpair.cli import output
+from ragpair.cli.options import Json
 
 if TYPE_CHECKING:
     from ragpair.demo.chains import Setup
     from ragpair.demo.helpdesk import Language
-
-app = typer.Typer(
-    help="Self-hosted embedding models and rerankers: right vectors, right scores.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_show_locals=False,  # locals may hold an API key
-)
 
 
 class FrameworkName(StrEnum):
@@ -44,16 +31,6 @@ class LanguageName(StrEnum):
     both = "both"
 
 
-app.command()(launch)
-app.command()(models)
-
-
-@app.callback()
-def root() -> None:
-    """Self-hosted embedding models and rerankers: right vectors, right scores."""
-
-
-@app.command()
 def demo(
     framework: Annotated[FrameworkName, typer.Option(help="Whose chain runs.")] = FrameworkName.langchain,
     language: Annotated[LanguageName, typer.Option(help="Whose questions are asked.")] = LanguageName.both,
@@ -69,29 +46,39 @@ def demo(
     qdrant_url: Annotated[str | None, typer.Option(help="Address of a Qdrant server; by default in memory.")] = None,
     fetch_k: Annotated[int, typer.Option(min=1, help="How many entries are recalled.")] = 10,
     examples: Annotated[int, typer.Option(min=0, help="How many questions are shown.")] = 4,
+    json: Json = False,
 ) -> None:
     """Run a customer-service chain: recall from Qdrant, rerank, answer.
 
     Without options everything runs in this process on small embedded models: no server, no key, no download but
     packages. With --base-url and --rerank-base-url it runs on your own servers.
+
+    For example:
+
+      ragpair demo --language en --framework llamaindex
+
+      ragpair demo --base-url http://localhost:8000 --rerank-base-url http://localhost:8001
     """
     from ragpair.demo import show
 
-    console = Console()
+    console = output.asides() if json else Console()
     languages: dict[LanguageName, list[Language]] = {
         LanguageName.en: ["en"],
         LanguageName.zh: ["zh"],
         LanguageName.both: ["en", "zh"],
     }
+    numbers = {}
     for one in languages[language]:
         setup = _setup(one, base_url, model, rerank_base_url, rerank_model, qdrant_url, fetch_k)
-        show.run(console, one, framework.value, setup, examples)
+        numbers[one] = show.run(console, one, framework.value, setup, examples)
     if base_url == "local":
         console.print(
             "The embedded models are for trying things out: small, English with a harmless reranker, Chinese without "
             "one. Point --base-url and --rerank-base-url at vLLM, SGLang or Ollama to see real ones.",
             style="dim",
         )
+    if json:
+        output.write_json(numbers)
 
 
 def _setup(
@@ -114,13 +101,3 @@ def _setup(
     elif language == "en":
         rerank = {"base_url": "local", "model": rerank_model, "scores": "raw"}
     return Setup({"base_url": base_url, "model": model}, rerank, qdrant_url, fetch_k)
-
-
-def main() -> None:
-    """Run the command; what ragpair raises on purpose is shown as a message, not as a traceback."""
-    try:
-        app()
-    except RagpairError as exc:
-        Console(stderr=True).print(f"[bold red]{type(exc).__name__}[/]: ", end="")
-        Console(stderr=True, markup=False, highlight=False).print(str(exc))
-        sys.exit(1)

@@ -1,0 +1,200 @@
+"""`ragpair embed`: a file of texts to a file of vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from ragpair.cli import output
+from ragpair.cli.options import ApiKey, EngineName, EngineOption, Family, Json, Model, Timeout, family_of
+from ragpair.cli.resume import process
+from ragpair.cli.rows import STDIO, Failed, Row, count_lines
+from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput
+
+if TYPE_CHECKING:
+    from ragpair import Embedder
+    from ragpair.dialects.base import Vectors
+
+_CHUNK = 1024  # rows at most that a run which breaks has to do again
+_ITS_INDEX = re.compile(r"^(text|document|query) \d+\b")
+
+
+class SideName(StrEnum):
+    """What the texts are: models have another prompt for each."""
+
+    query = "query"
+    document = "document"
+
+
+class OnTooLongName(StrEnum):
+    """What becomes of a text over the model's limit."""
+
+    error = "error"
+    truncate = "truncate"
+
+
+class OnErrorName(StrEnum):
+    """What becomes of the run when a row fails."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+def embed(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="JSONL, or one text a line; '-' reads standard input.")
+    ] = STDIO,
+    out: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="A .jsonl or .npy file; '-' prints JSONL.")
+    ] = STDIO,
+    base_url: Annotated[
+        str, typer.Option(help="Address of the server; 'local' is the embedded engine.", envvar="RAGPAIR_BASE_URL")
+    ] = "local",
+    side: Annotated[
+        SideName,
+        typer.Option(help="Whether the texts are searched in, or searched for: models prompt them differently."),
+    ] = SideName.document,
+    field: Annotated[str, typer.Option(help="Where the text is in a line of JSONL.")] = "text",
+    instruction: Annotated[
+        str | None, typer.Option(help="What queries look for, for models that take an instruction.")
+    ] = None,
+    dimensions: Annotated[int | None, typer.Option(help="Width of the vectors, for models that may be cut.")] = None,
+    too_long: Annotated[
+        OnTooLongName, typer.Option(help="A text over the model's limit is an error, or its beginning is taken.")
+    ] = OnTooLongName.error,
+    on_error: Annotated[
+        OnErrorName, typer.Option(help="A row that fails ends the run, or is left out and noted in OUT.errors.jsonl.")
+    ] = OnErrorName.stop,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Texts in a request; by default what suits it.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 8,
+    model: Model = None,
+    family: Family = "auto",
+    engine: EngineOption = EngineName.auto,
+    api_key: ApiKey = None,
+    timeout: Timeout = 120,
+    json: Json = False,
+) -> None:
+    """Embed every text of a file, with the model's own prompts.
+
+    JSONL comes out as it came in, with "index" and "embedding" in place of the text. A .npy file holds float32 rows in
+    the order of the texts. A run that breaks is gone on with by the same command, without repeating work. --json prints
+    a summary.
+
+    For example:
+
+      ragpair embed texts.txt -o vectors.npy --base-url http://localhost:8000
+
+      ragpair embed articles.jsonl --field body -o articles.vectors.jsonl --too-long truncate
+
+      echo "where is my parcel?" | ragpair embed --side query
+    """
+    from ragpair import Embedder
+    from ragpair.dialects import DIALECTS
+
+    skip = on_error is OnErrorName.skip
+    if out != STDIO and out.suffix not in (".jsonl", ".npy"):
+        raise ConfigurationError(f"{out}: the output is a .jsonl or a .npy file, or '-' for standard output.")
+    if skip and out.suffix == ".npy":
+        raise ConfigurationError(
+            "--on-error skip goes with .jsonl: in a .npy file only the position tells which text a vector is of."
+        )
+    with Embedder(
+        base_url,
+        model,
+        engine=engine.value,
+        family=family_of(family),
+        instruction=instruction,
+        dimensions=dimensions,
+        too_long=too_long.value,
+        batch_size=batch_size,
+        max_concurrency=concurrency,
+        timeout=timeout,
+        api_key=api_key,
+    ) as embedder:
+        found = embedder.describe()
+        dialect = DIALECTS[found["engine"]]
+        size = batch_size or dialect.batch_size
+        work = _Work(embedder, side, field, size, skip=skip, as_floats=out.suffix == ".npy")
+        with output.progress() as bars:
+            bar = bars.add_task("embedding", total=count_lines(source))
+            summary = process(
+                source,
+                out,
+                settings={
+                    "command": "embed",
+                    "model": found["model"],
+                    "prompt": found[f"{side.value}_prompt"],
+                    "dimensions": dimensions,
+                    "too_long": too_long.value,
+                    "field": field,
+                },
+                text=field,
+                chunk=min(size * min(concurrency, dialect.in_flight or concurrency), _CHUNK),
+                work=work,
+                skip=skip,
+                advance=lambda count: bars.advance(bar, count),
+            )
+    output.summarise(summary, as_json=json)
+
+
+class _Work:
+    """Rows to the bytes of their results."""
+
+    def __init__(
+        self, embedder: Embedder, side: SideName, name: str, batch_size: int, *, skip: bool, as_floats: bool
+    ) -> None:
+        self._embedder, self._side, self._name = embedder, side, name
+        self._batch_size, self._skip, self._as_floats = batch_size, skip, as_floats
+
+    def __call__(self, rows: Sequence[Row]) -> list[bytes | Failed]:
+        """One result a row, in order."""
+        results: dict[int, bytes | Failed] = {}
+        texts: dict[int, str] = {}
+        for row in rows:
+            try:
+                texts[row.index] = row.text(self._name)
+            except InvalidInput as exc:
+                if not self._skip:
+                    raise
+                results[row.index] = Failed(row.line, row.fields.get("id"), str(exc))
+        self._embed([row for row in rows if row.index in texts], texts, results)
+        return [results[row.index] for row in rows]
+
+    def _embed(self, rows: Sequence[Row], texts: dict[int, str], results: dict[int, bytes | Failed]) -> None:
+        """All at once; if a row fails, batch by batch, so that no more than its batch is sent again."""
+        if not rows:
+            return
+        try:
+            vectors = self._vectors([texts[row.index] for row in rows])
+        except (InvalidInput, InputTooLong) as exc:
+            if exc.index is None:
+                raise
+            bad = rows[exc.index]
+            said = f"line {bad.line}: {_ITS_INDEX.sub('the text', str(exc))}"
+            if not self._skip:
+                raise InvalidInput(said) from exc
+            if len(rows) > self._batch_size:
+                for start in range(0, len(rows), self._batch_size):
+                    self._embed(rows[start : start + self._batch_size], texts, results)
+                return
+            results[bad.index] = Failed(bad.line, bad.fields.get("id"), said)
+            self._embed([row for row in rows if row is not bad], texts, results)
+            return
+        for row, vector in zip(rows, vectors, strict=True):
+            results[row.index] = vector.tobytes() if self._as_floats else self._line(row, vector)
+
+    def _vectors(self, texts: Sequence[str]) -> Vectors:
+        if self._side is SideName.query:
+            return self._embedder.embed_queries(texts)
+        return self._embedder.embed_documents(texts)
+
+    def _line(self, row: Row, vector: Any) -> bytes:
+        kept = {name: value for name, value in row.fields.items() if name != self._name}
+        result = {**kept, "index": row.index, "embedding": vector}
+        return orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
