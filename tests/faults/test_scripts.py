@@ -75,6 +75,7 @@ def pools() -> Iterator[dict[Way, list[FakeServer]]]:
 def test_right_or_an_error(pools, waits, awaited, way, script, batch_size):
     servers = pools[way][: len(script)]
     for server in servers:
+        server.stop()  # with all that is still in work from before
         server.start().clear()
     one = Embedder([server.url for server in servers], batch_size=batch_size)
     with one:
