@@ -61,6 +61,7 @@ def pools() -> Iterator[dict[Way, list[FakeServer]]]:
         yield {way: [running.enter_context(way.server()) for _ in range(3)] for way in EMBED}
 
 
+@pytest.mark.filterwarnings("ignore::ragpair.RagpairWarning")
 @pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])
 @settings(
     max_examples=100,
