@@ -4,6 +4,7 @@ No vector and no score is lost, doubled or given to the wrong text: what comes b
 names the server. And no server is asked more often than the policy allows.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -140,3 +141,24 @@ def test_three_servers(servers, use, case, way):
         ask(OTHERS)
     assert is_wrong(case, caught.value, servers)
     assert max(requests(servers, OTHERS).values(), default=0) <= case.most(way, 3)
+
+
+@pytest.mark.parametrize("way", ENGINE_WAYS, ids=str)
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_connections_that_were_closed_while_idle(servers, embedder, reranker, waits, way, replicas):
+    urls = [server.url for server in servers[:replicas]]
+    thing = (embedder if way.task == "embed" else reranker)(urls)
+    method, *arguments = way.arguments(TEXTS)
+    for _ in range(3):
+        assert is_right(way, TEXTS, getattr(thing, method)(*arguments))
+        for server in servers:
+            server.drop_idle()
+
+    async def awaited():
+        for _ in range(3):
+            assert is_right(way, TEXTS, await getattr(thing, f"a{method}")(*arguments))
+            for server in servers:
+                await asyncio.to_thread(server.drop_idle)
+
+    asyncio.run(awaited())
+    assert waits == []  # noticed before anything was sent
