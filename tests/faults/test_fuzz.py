@@ -32,7 +32,7 @@ from ragpair.wire import Reply
 from .cases import QUERY, TEXTS, WAYS, Way
 
 SECONDS = float(os.environ.get("RAGPAIR_FUZZ_SECONDS", "10"))
-EXAMPLES = 200  # a round
+EXAMPLES = 50  # a round
 PHASES = (Phase.generate, Phase.shrink)
 HEALTHY = list(HealthCheck)  # this test is as slow as it is told to be
 CASSETTES = Path(__file__).parents[1] / "wire" / "cassettes"
