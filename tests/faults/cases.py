@@ -2,7 +2,8 @@
 
 A fault that passes is mended by asking again: once, nobody sees it; with a healthy replica, never; if it lasts, it is
 an error that says so, after as many tries as the policy allows. A final one is an error at once, since the same request
-would meet the same end. A harmless one is none to a careful client.
+would meet the same end; or one that may be the fault of one text, so that the others are worth another try: once, it
+may be seen or not. A harmless one is none to a careful client.
 """
 
 from collections.abc import Callable, Mapping
@@ -65,6 +66,14 @@ SCORE = [
     Way("llamacpp", "answers"),
 ]
 WAYS = EMBED + SCORE
+# One of each engine, where what is shown does not depend on the route.
+ENGINE_WAYS = [
+    *EMBED,
+    Way("vllm", "rerank"),
+    Way("sglang", "rerank"),
+    Way("ollama", "answers"),
+    Way("llamacpp", "rerank"),
+]
 # Rows without an index can only be counted.
 INDEXED = [way for way in WAYS if way.engine != "ollama" and way != Way("sglang", "answers")]
 # Faults that take time do so in the drivers, which know no engines.
@@ -91,7 +100,7 @@ class Case:
 
     name: str
     happen: Callable[[FakeServer, int | None], None]
-    end: Literal["passes", "final", "harmless"]
+    end: Literal["passes", "final", "may be one text's", "harmless"]
     error: type[RagpairError] = RagpairError
     words: str = ""
     tries: int = 1
@@ -119,7 +128,7 @@ def _edit(change: Callable[[Any], Any]) -> Callable[[FakeServer, int | None], No
 _DROPPED = {
     "end": "passes",
     "error": EndpointUnreachable,
-    "words": r"dropped.*died on this input",
+    "words": r"dropped.*died on this input|refused: it was away.*Is the server running",
     "tries": 4,
     "deadly": True,
 }
@@ -152,7 +161,7 @@ CASES = [
         _fault(Fault.death, None),
         "passes",
         EndpointUnreachable,
-        r"refused.*Is the server running|dropped.*died on this input",
+        str(_DROPPED["words"]) + "|refused.*Is the server running",
         tries=4,
         deadly=True,
         lasting=True,
@@ -172,8 +181,7 @@ CASES = [
     Case("502 of a proxy", _fault(Fault.page, 502), **_BUSY),
     Case("500", _fault(Fault, 500), "passes", EndpointRejected, r"answered 500.*its log tells why", 2),
     # statuses that do not
-    # once only, it was for one text, and each is taken alone
-    Case("400", _fault(Fault, 400), "final", EndpointRejected, "answered 400", lasting=True),
+    Case("400", _fault(Fault, 400), "may be one text's", EndpointRejected, "answered 400"),
     Case("401, error a string", _fault(Fault.unauthorized, "string"), **_KEY),
     Case("401, error an object", _fault(Fault.unauthorized, "object"), **_KEY),
     Case("401 in plain text", _fault(Fault.unauthorized, "text"), **_KEY),
