@@ -29,6 +29,7 @@ DIMS = 384
 EVERY = 200  # vectors between two looks at the memory
 FIRST = 0.05  # the part of the texts in which the peak must have been reached
 MIB = 2**20
+GROWTH = 1.5  # of the peak that counts as bounded; what keeps all vectors grows tenfold from run to run
 RUNS = tuple(itertools.product(("sync", "async"), (False, True)))  # colour, traced
 
 ABOUT = """\
@@ -78,8 +79,8 @@ def measure(texts: Sequence[int]) -> Section:
     for few, many in zip(done, done[-len(RUNS) :], strict=False):
         if few.texts < many.texts:
             what = f"{many.colour}, {'tracemalloc' if many.traced else 'resident'}"
-            promise = f"{many.texts:,} texts, {what}: at most 1.2x the peak of {few.texts:,}"
-            targets.append(at_most(promise, many.peak / few.peak, 1.2))
+            promise = f"{many.texts:,} texts, {what}: at most {GROWTH}x the peak of {few.texts:,}"
+            targets.append(at_most(promise, many.peak / few.peak, GROWTH))
     about = ABOUT.format(dims=DIMS, all=1e6 * DIMS * 4 / MIB)
     shown = table(("texts", "colour", "memory", "first", "rest", "rest to first", "texts/s"), rows)
     return Section(f"{about}\n\n{shown}\n\n{machine()}", targets)
@@ -128,7 +129,7 @@ def _sync(url: str, run: Run) -> Watch:
     with Embedder(url, MODEL, family=None) as embedder:
         embedder.embed_documents(["a text"])
         watch = Watch(run)
-        for index, _ in embedder.embed_documents_iter(_passages(run.texts)):  # type: ignore[attr-defined]
+        for index, _ in embedder.embed_documents_iter(_passages(run.texts)):
             watch.look(index)
     return watch
 
@@ -137,7 +138,7 @@ async def _async(url: str, run: Run) -> Watch:
     async with Embedder(url, MODEL, family=None) as embedder:
         await embedder.aembed_documents(["a text"])
         watch = Watch(run)
-        async for index, _ in embedder.aembed_documents_iter(_passages(run.texts)):  # type: ignore[attr-defined]
+        async for index, _ in embedder.aembed_documents_iter(_passages(run.texts)):
             watch.look(index)
     return watch
 

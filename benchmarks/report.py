@@ -36,7 +36,7 @@ def _target(promise: str, value: float, limit: float, unit: str, missed_by: floa
     if math.isnan(value):
         return Target(promise, "-", "not measured")
     digits = 2 if unit == "x" else 0
-    verdict = "met" if missed_by <= 0 else f"missed by {missed_by:.{max(digits, 1)}f}{unit}"
+    verdict = "met" if missed_by <= 0 else f"missed by {missed_by:.{digits + 1}f}{unit}"
     return Target(promise, f"{value:.{digits}f}{unit}", verdict)
 
 

@@ -35,7 +35,7 @@ ABOUT_RERANK = """\
 EMBED: dict[str, Callable[[str], Callable[[list[str]], Any]]] = {
     "ragpair": lambda url: Embedder(url, MODEL, family=None).embed_documents,
     "ragpair, embed_dtype='float16'": lambda url: (
-        Embedder(url, MODEL, family=None, embed_dtype="float16").embed_documents  # type: ignore[call-arg]
+        Embedder(url, MODEL, family=None, embed_dtype="float16").embed_documents
     ),
     "ragpair on Ollama": lambda url: Embedder(url, MODEL, family=None, engine="ollama").embed_documents,
     "LangChain OpenAIEmbeddings": lambda url: openai_embeddings(url).embed_documents,
