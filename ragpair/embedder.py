@@ -17,7 +17,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
 from typing import Any, Literal, get_args, overload
 
 import numpy as np
@@ -248,7 +247,7 @@ class Embedder(Client):
         """
         source = texts if isinstance(texts, AsyncIterable) else _as_async(texts)
         job = await self._async.run(self._job("document", None, report(on_error)))
-        async with aclosing(self._async.stream(_achunks(job, source), job.dialect.in_flight)) as chunks:
+        async with await self._async.stream(_achunks(job, source), job.dialect.in_flight) as chunks:
             async for chunk in chunks:
                 for row in _rows(chunk):
                     yield row

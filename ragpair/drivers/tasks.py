@@ -6,10 +6,9 @@ import asyncio
 import math
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import httpx
 
@@ -114,6 +113,83 @@ class _Here:
             self.closing = True
 
 
+class _Several(Generic[T]):
+    """The results of flows in order: at most `width` run at a time, and at most `ahead` before their turn.
+
+    The first error is raised at once if `eager`, else where its result would have come. This is no async generator,
+    since a loop that ends closes those all at the same time, the inner ones while the outer ones do.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Flow[T], _Here], Coroutine[Any, Any, T]],
+        here: _Here,
+        flows: Iterator[Flow[T]] | AsyncIterator[Flow[T]],
+        *,
+        width: int,
+        ahead: float,
+        eager: bool,
+    ) -> None:
+        self._run, self._here, self._flows = run, here, flows
+        self._width, self._ahead, self._eager = width, ahead, eager
+        self._running: dict[asyncio.Task[T], int] = {}
+        self._early: dict[int, asyncio.Task[T]] = {}
+        self._taken = self._given = 0
+        self._more = True
+        self._ended: Exception | None = None  # of the iterator
+
+    async def __aenter__(self) -> Self:
+        await self._here.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._here.__aexit__(*exc)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        while True:
+            await self._fill()
+            if self._given in self._early:
+                result = self._early.pop(self._given).result()
+                self._given += 1
+                return result
+            if not self._more and self._given == self._taken:
+                if self._ended is not None:
+                    raise self._ended
+                raise StopAsyncIteration
+            for task in (await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED))[0]:
+                if not task.cancelled() and task.exception() is not None:
+                    self._more = False
+                    if self._eager:
+                        task.result()
+                self._early[self._running.pop(task)] = task
+
+    async def _fill(self) -> None:
+        """Start as many flows as there is room for."""
+        while (
+            self._more
+            and len(self._running) < min(self._width, self._here.permits.now)
+            and self._taken - self._given < self._ahead
+        ):
+            try:
+                flows = self._flows
+                flow = next(flows, None) if isinstance(flows, Iterator) else await anext(flows, None)
+            except Exception as exc:
+                if self._eager:
+                    raise
+                flow, self._ended = None, exc
+            if flow is None:
+                self._more = False
+                return
+            self._running[asyncio.create_task(self._run(flow, self._here))] = self._taken
+            self._taken += 1
+
+
 class AsyncDriver:
     """Runs flows with tasks, on any number of event loops, one after another or at the same time."""
 
@@ -140,25 +216,23 @@ class AsyncDriver:
             answer, error = None, None
             try:
                 if isinstance(step, Gather):
-                    flows, width = _as_async(step.flows), self._width(step.in_flight)
-                    answer = [one async for one in self._several(flows, here, width, math.inf, eager=True)]
+                    flows, width = iter(step.flows), self._width(step.in_flight)
+                    several = _Several(self._run, here, flows, width=width, ahead=math.inf, eager=True)
+                    async with several:
+                        answer = [one async for one in several]
                 else:
                     answer = await self._send(step, here)
             except RagpairError as exc:
                 error = exc
 
-    async def stream(self, flows: AsyncIterator[Flow[T]], in_flight: int | None = None) -> AsyncGenerator[T]:
+    async def stream(self, flows: AsyncIterator[Flow[T]], in_flight: int | None = None) -> _Several[T]:
         """The results of the flows in order, as they are asked for; a bounded number of flows runs ahead.
 
-        An error comes where its result would have come, after those before it.
+        To be entered with `async with`, and iterated there. An error comes where its result would have come, after
+        those before it.
         """
         width = self._width(in_flight)
-        async with (
-            await self._here() as here,
-            aclosing(self._several(flows, here, width, 2 * width, eager=False)) as results,
-        ):
-            async for result in results:
-                yield result
+        return _Several(self._run, await self._here(), flows, width=width, ahead=2 * width, eager=False)
 
     async def close(self) -> None:
         """Close the connections of the running loop, those of calls under way after these; new ones are opened anew."""
@@ -239,53 +313,3 @@ class AsyncDriver:
             return True
         self._replicas.leave_out(one.url)
         return False
-
-    # --- several flows ---
-
-    async def _several(
-        self, flows: AsyncIterator[Flow[T]], here: _Here, width: int, ahead: float, *, eager: bool
-    ) -> AsyncGenerator[T]:
-        """The results of flows in order: at most `width` run at a time, and at most `ahead` before their turn."""
-        running: dict[asyncio.Task[T], int] = {}
-        early: dict[int, asyncio.Task[T]] = {}
-        taken = given = 0
-        more = True
-        ended: Exception | None = None  # of the iterator
-        try:
-            while True:
-                while more and len(running) < min(width, here.permits.now) and taken - given < ahead:
-                    try:
-                        flow = await anext(flows, None)
-                    except Exception as exc:
-                        if eager:
-                            raise
-                        flow, ended = None, exc
-                    if flow is None:
-                        more = False
-                        break
-                    running[asyncio.create_task(self._run(flow, here))] = taken
-                    taken += 1
-                if given in early:
-                    result = early.pop(given).result()
-                    given += 1
-                    yield result
-                    continue
-                if not more and given == taken:
-                    if ended is not None:
-                        raise ended
-                    return
-                for task in (await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))[0]:
-                    if not task.cancelled() and task.exception() is not None:
-                        more = False
-                        if eager:
-                            task.result()
-                    early[running.pop(task)] = task
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-
-
-async def _as_async(flows: Iterable[Flow[T]]) -> AsyncGenerator[Flow[T]]:
-    for flow in flows:
-        yield flow

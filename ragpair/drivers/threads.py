@@ -231,7 +231,8 @@ class SyncDriver:
                 except BaseException as exc:
                     done.put(_Done(number, error=exc))
 
-        workers = taken = finished = given = 0
+        crew: list[threading.Thread] = []
+        taken = finished = given = 0
         early: dict[int, _Done] = {}
         more = True
         try:
@@ -248,9 +249,9 @@ class SyncDriver:
                         break
                     todo.put((taken, flow))
                     taken += 1
-                    if workers < taken - finished:
-                        threading.Thread(target=work, name=f"ragpair-{workers}", daemon=True).start()
-                        workers += 1
+                    if len(crew) < taken - finished:
+                        crew.append(threading.Thread(target=work, name=f"ragpair-{len(crew)}", daemon=True))
+                        crew[-1].start()
                 if given in early:
                     outcome = early.pop(given)
                     if outcome.error is not None:
@@ -269,5 +270,8 @@ class SyncDriver:
                 early[outcome.number] = outcome
         finally:
             stopped.set()
-            for _ in range(workers):
+            for _ in crew:
                 todo.put(None)
+            if finished == taken:  # all are idle, and end at once
+                for thread in crew:
+                    thread.join()
