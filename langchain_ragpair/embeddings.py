@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from langchain_core.embeddings import Embeddings
 from pydantic import Field, SecretStr
 
 from langchain_ragpair._settings import ServerSettings, key_from_env, url_from_env
-from ragpair import Embedder
-from ragpair.flows import OnTooLong
-from ragpair.resolve import EmbedDtype
+from ragpair.options import EmbedDtype, OnTooLong
+
+if TYPE_CHECKING:
+    from ragpair import Embedder
 
 
 class RagpairEmbeddings(ServerSettings, Embeddings):
@@ -63,6 +65,8 @@ class RagpairEmbeddings(ServerSettings, Embeddings):
     @cached_property
     def embedder(self) -> Embedder:
         """What does the work: for numpy arrays, `describe()` and `close()`."""
+        from ragpair import Embedder  # late: numpy and the core are most of the time that an import takes
+
         return Embedder(**self._arguments(Embedder))
 
     def _check(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -12,10 +12,11 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import Field, SecretStr
 
 from langchain_ragpair._settings import ServerSettings, key_from_env, url_from_env
-from ragpair import ConfigurationError, RagpairError, Ranked, Reranker
-from ragpair.client import OnError
-from ragpair.flows import OnTooLongDocument
-from ragpair.scores import Scores
+from ragpair import ConfigurationError, RagpairError
+from ragpair.options import OnError, OnTooLongDocument, Scores
+
+if TYPE_CHECKING:
+    from ragpair import Ranked, Reranker
 
 
 class _Candidates(TypedDict):
@@ -84,6 +85,8 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
     @cached_property
     def reranker(self) -> Reranker:
         """What does the work: for plain scores, `describe()` and `close()`."""
+        from ragpair import Reranker  # late: numpy and the core are most of the time that an import takes
+
         return Reranker(**self._arguments(Reranker))
 
     def _check(self) -> None:

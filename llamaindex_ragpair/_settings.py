@@ -17,7 +17,7 @@ from llama_index.core.schema import BaseComponent
 from pydantic import ConfigDict, Field, SecretStr, ValidationError
 
 from ragpair import ConfigurationError
-from ragpair.client import Engine
+from ragpair.options import Engine
 
 # LlamaIndex sets these on objects that exist: the first to trace a query, the others are turned by users.
 _LLAMA_INDEX_SETS = frozenset({"callback_manager", "embed_batch_size", "num_workers", "rate_limiter"})

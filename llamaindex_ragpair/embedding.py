@@ -8,9 +8,11 @@ from llama_index.core.base.embeddings.base import BaseEmbedding, Embedding
 from pydantic import Field, PrivateAttr, SecretStr
 
 from llamaindex_ragpair._settings import ServerSettings, key_from_env, url_from_env
-from ragpair import ConfigurationError, Embedder
-from ragpair.flows import OnTooLong
-from ragpair.resolve import EmbedDtype
+from ragpair import ConfigurationError
+from ragpair.options import EmbedDtype, OnTooLong
+
+if TYPE_CHECKING:
+    from ragpair import Embedder
 
 _UNNAMED = "unknown"  # LlamaIndex's own word for a model without a name
 
@@ -92,6 +94,8 @@ class RagpairEmbedding(ServerSettings, BaseEmbedding):
                 "document, made with another prompt, and one model the vectors of another. "
                 "IngestionPipeline(cache=...) keeps vectors of documents by text and settings."
             )
+        from ragpair import Embedder  # late: numpy and the core are most of the time that an import takes
+
         self._embedder = Embedder(**self._arguments(Embedder))
 
     @classmethod

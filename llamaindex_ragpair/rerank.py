@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
@@ -13,10 +14,11 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from pydantic import Field, PrivateAttr, SecretStr
 
 from llamaindex_ragpair._settings import ServerSettings, key_from_env, url_from_env
-from ragpair import ConfigurationError, InvalidInput, RagpairError, Ranked, Reranker
-from ragpair.client import OnError
-from ragpair.flows import OnTooLongDocument
-from ragpair.scores import Scores
+from ragpair import ConfigurationError, InvalidInput, RagpairError
+from ragpair.options import OnError, OnTooLongDocument, Scores
+
+if TYPE_CHECKING:
+    from ragpair import Ranked, Reranker
 
 RETRIEVAL_SCORE = "retrieval_score"
 RERANK_ERROR = "rerank_error"
@@ -93,6 +95,8 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
                 f"min_score={self.min_score} is not between 0 and 1, where all scores are. Thresholds for logits or "
                 "cosines want scores='raw'."
             )
+        from ragpair import Reranker  # late: numpy and the core are most of the time that an import takes
+
         self._reranker = Reranker(**self._arguments(Reranker))
 
     @classmethod

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,13 @@ from ragpair.errors import (
     RagpairError,
     RagpairWarning,
 )
-from ragpair.flows import OnTooLong, OnTooLongDocument, Report
+from ragpair.flows import Report
+from ragpair.options import Engine, OnError, OnTooLong, OnTooLongDocument
 from ragpair.pace import Pace
 from ragpair.retry import RetryPolicy
 from ragpair.wire import Flow, gather, pinned
 
 Values = TypeVar("Values")
-
-Engine = Literal["auto", "vllm", "sglang", "ollama", "llamacpp"]
-OnError = Literal["raise", "return"]
 
 _SHOWN = ("model", "engine", "family", "instruction", "dimensions", "too_long", "scores")
 

@@ -23,13 +23,13 @@ import numpy as np
 
 from ragpair import catalog, resolve
 from ragpair.catalog import EmbeddingFamily, Match
-from ragpair.client import Client, Engine, Look, OnError, Partial, partial, report
+from ragpair.client import Client, Look, Partial, partial, report
 from ragpair.dialects.base import Dialect, Served, Vectors
 from ragpair.errors import ConfigurationError, InvalidInput, RagpairError
-from ragpair.flows import EmbedJob, OnTooLong, Report, embed, embed_chunk
+from ragpair.flows import EmbedJob, Report, embed, embed_chunk
+from ragpair.options import EmbedDtype, Engine, OnError, OnTooLong
 from ragpair.pace import Chunker
 from ragpair.prompts import Prompt, Side, embedding_prompt, user_prompt
-from ragpair.resolve import EmbedDtype
 from ragpair.texts import check_many, check_text, check_texts
 from ragpair.wire import Flow, send
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from ragpair import catalog, resolve
 from ragpair.catalog import Match, RerankerFamily
-from ragpair.client import Client, Engine, Look, OnError, Partial, partial, report
+from ragpair.client import Client, Look, Partial, partial, report
 from ragpair.dialects.base import Dialect, Scale, ScorePlan, ScoreWish, Served
 from ragpair.errors import ConfigurationError
-from ragpair.flows import OnTooLongDocument, Report, ScoreJob, score
+from ragpair.flows import Report, ScoreJob, score
+from ragpair.options import Engine, OnError, OnTooLongDocument, Scores
 from ragpair.prompts import frame
-from ragpair.scores import ScoreKind, Scores, sigmoid
+from ragpair.scores import ScoreKind, sigmoid
 from ragpair.texts import check_text, check_texts
 from ragpair.wire import Flow, send
 

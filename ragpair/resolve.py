@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
 
 from ragpair import catalog
 from ragpair.catalog import EmbeddingFamily, Match, RerankerFamily
@@ -12,9 +11,8 @@ from ragpair.dialects.base import Dialect, ScoreWish, Served, numbers
 from ragpair.dialects.vllm import Vllm
 from ragpair.errors import ConfigurationError
 from ragpair.flows import Cut
+from ragpair.options import EmbedDtype
 from ragpair.prompts import Prompt, Side, embedding_prompt, frame, user_prompt
-
-EmbedDtype = Literal["float32", "float16"]
 
 _EMBED_DTYPE_SINCE = (0, 13)
 

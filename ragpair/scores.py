@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from ragpair.errors import ConfigurationError
 
 ScoreKind = Literal["probability", "logit", "cosine", "maxsim"]
-Scores = Literal["probability", "raw"]
 Scale = NDArray[np.float64]
 
 

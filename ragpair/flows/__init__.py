@@ -6,14 +6,11 @@ and `scoring` make whole answers of batches.
 
 from ragpair.flows.batches import Report
 from ragpair.flows.embedding import Cut, EmbedJob, embed, embed_chunk
-from ragpair.flows.lengths import OnTooLong, OnTooLongDocument
 from ragpair.flows.scoring import ScoreJob, score
 
 __all__ = [
     "Cut",
     "EmbedJob",
-    "OnTooLong",
-    "OnTooLongDocument",
     "Report",
     "ScoreJob",
     "embed",

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ragpair.dialects.base import Dialect, Served, Task, TooLong
 from ragpair.errors import EndpointError, MalformedReply, RagpairError
-from ragpair.flows.lengths import OnTooLongDocument, fatal
+from ragpair.flows.lengths import fatal
+from ragpair.options import OnTooLongDocument
 from ragpair.pace import Batch, Item, Pace
 from ragpair.retry import queue_is_full
 from ragpair.wire import Call, Flow, Reply, send

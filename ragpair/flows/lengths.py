@@ -6,14 +6,10 @@ Only the user's text is ever cut, never the prompt around it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 from ragpair.dialects.base import Dialect, Served, TooLong, error_text
 from ragpair.errors import InputTooLong
 from ragpair.wire import Call, Flow, Reply, send
-
-OnTooLong = Literal["error", "truncate"]
-OnTooLongDocument = Literal["error", "truncate", "windows"]
 
 # What a tokenizer may add around a pair beyond what it adds around one text.
 PAIR_SPECIALS = 4

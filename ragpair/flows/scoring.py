@@ -12,9 +12,10 @@ import numpy as np
 from ragpair.dialects.base import Scale, ScorePlan, TakesTokens, Task, TooLong
 from ragpair.flows.batches import Job, Rows, answer, read
 from ragpair.flows.lengths import PAIR_SPECIALS, send_shorter, too_long_error
+from ragpair.options import Scores
 from ragpair.pace import Batch, Item, load
 from ragpair.prompts import Prompt
-from ragpair.scores import Scores, lowest, to_probability
+from ragpair.scores import lowest, to_probability
 from ragpair.texts import distinct, is_blank
 from ragpair.wire import Call, Flow, Reply, gather, send
 
