@@ -1,12 +1,13 @@
 """Embedder against each engine: what is sent, and which vector belongs to which text."""
 
 import asyncio
+import base64
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from ragpair import ConfigurationError, Embedder, RagpairWarning
+from ragpair import ConfigurationError, Embedder, MalformedReply, RagpairWarning
 from ragpair.testing import Fault
 from ragpair.testing.model import embed
 
@@ -312,3 +313,34 @@ def test_replicas_of_different_models_are_noticed(serve, embedder, call):
     servers = [serve("vllm", dims=64, latency=0.01), serve("vllm", dims=32, latency=0.01)]
     with pytest.raises(Exception, match=r"not replicas of one model: vectors of one have 64 numbers, of the other 32"):
         call(embedder([s.url for s in servers], batch_size=1), "embed_documents", [f"t{n}" for n in range(20)])
+
+
+# --- half precision on the wire ---
+
+
+def half(reply):
+    """What vLLM sends when it is asked for float16."""
+    for row in reply["data"]:
+        vector = np.frombuffer(base64.b64decode(row["embedding"]), "<f4")
+        row["embedding"] = base64.b64encode(vector.astype("<f2").tobytes()).decode()
+
+
+def test_float16_halves_what_travels_and_nothing_else(serve, embedder, call):
+    server = serve("vllm")
+    server.fail(Fault.edit(half, times=None))
+    vectors = call(embedder(server, embed_dtype="float16"), "embed_documents", ["a", "b"])
+    assert server.work[-1].body["embed_dtype"] == "float16"
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, expected(["a", "b"]), atol=1e-3)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)
+
+
+def test_a_gateway_that_drops_the_wish_for_float16_is_noticed(serve, embedder, call):
+    with pytest.raises(MalformedReply):
+        call(embedder(serve("vllm", dims=1024), embed_dtype="float16"), "embed_documents", ["a", "b"])
+
+
+@pytest.mark.parametrize(("engine", "version"), [("sglang", None), ("ollama", None), ("vllm", "0.12.0")])
+def test_float16_is_refused_where_it_is_not_to_be_had(serve, embedder, call, engine, version):
+    with pytest.raises(ConfigurationError, match=r"embed_dtype='float16' needs vLLM 0\.13"):
+        call(embedder(serve(engine, version=version), embed_dtype="float16"), "embed_documents", ["a"])

@@ -19,6 +19,7 @@ def test_python_blocks(name: str, engine: str) -> None:
     assert len(blocks) >= 4
     with (
         FakeServer(engine, model=QWEN["embed"], task="embed") as embedder,
+        FakeServer(engine, model=QWEN["embed"], task="embed") as replica,
         FakeServer(engine, model=QWEN["answers"], task="answers") as reranker,
     ):
         known: dict[str, object] = {
@@ -28,6 +29,7 @@ def test_python_blocks(name: str, engine: str) -> None:
         }
         for block in blocks:
             code = block.replace("http://localhost:8000", embedder.url).replace("http://localhost:8001", reranker.url)
+            code = code.replace("http://gpu1:8000", embedder.url).replace("http://gpu2:8000", replica.url)
             exec(compile(code, name, "exec"), known)
         assert len(known["vectors"][0]) == len(known["embeddings"].embed_query("x"))  # type: ignore[index,attr-defined]
         assert [one.score_kind for one in known["ranking"]] == ["probability"] * 2  # type: ignore[attr-defined]

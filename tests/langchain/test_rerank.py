@@ -315,3 +315,19 @@ def test_it_works_in_a_pipeline_of_compressors(guarded, call):
     recorder = SyncRecorder()
     assert numbers(call(pipeline, "compress_documents", documents(), QUERY, callbacks=[recorder])) == ORDER[:2]
     assert recorder.named("RagpairRerank")
+
+
+@pytest.mark.parametrize("min_score", [None, 0.1])
+def test_what_cannot_be_judged_comes_last_on_request(serve, call, min_score):
+    server = serve("vllm", task="rerank")
+    documents = [Document("parcel " * 600), Document("bananas"), Document("where is my parcel")]
+    reranker = RagpairRerank(base_url=server.url, on_error="return", min_score=min_score)
+    found = call(reranker, "compress_documents", documents, "where is my parcel")
+    assert found[0].page_content == "where is my parcel"
+    if min_score is None:
+        assert [document.page_content for document in found[1:]] == ["bananas", documents[0].page_content]
+        assert "too_long='truncate'" in found[2].metadata["rerank_error"]
+        assert "relevance_score" not in found[2].metadata
+    else:
+        assert len(found) == 1
+    assert documents[0].metadata == {}

