@@ -318,16 +318,15 @@ def test_replicas_of_different_models_are_noticed(serve, embedder, call):
 # --- half precision on the wire ---
 
 
-def half(reply):
-    """What vLLM sends when it is asked for float16."""
+def full(reply):
+    """What vLLM sends when it is not asked for float16."""
     for row in reply["data"]:
-        vector = np.frombuffer(base64.b64decode(row["embedding"]), "<f4")
-        row["embedding"] = base64.b64encode(vector.astype("<f2").tobytes()).decode()
+        vector = np.random.default_rng(row["index"]).standard_normal(1024) / 32
+        row["embedding"] = base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
 def test_float16_halves_what_travels_and_nothing_else(serve, embedder, call):
     server = serve("vllm")
-    server.fail(Fault.edit(half, times=None))
     vectors = call(embedder(server, embed_dtype="float16"), "embed_documents", ["a", "b"])
     assert server.work[-1].body["embed_dtype"] == "float16"
     assert vectors.dtype == np.float32
@@ -336,8 +335,10 @@ def test_float16_halves_what_travels_and_nothing_else(serve, embedder, call):
 
 
 def test_a_gateway_that_drops_the_wish_for_float16_is_noticed(serve, embedder, call):
+    server = serve("vllm", dims=1024)
+    server.fail(Fault.edit(full, times=None))
     with pytest.raises(MalformedReply):
-        call(embedder(serve("vllm", dims=1024), embed_dtype="float16"), "embed_documents", ["a", "b"])
+        call(embedder(server, embed_dtype="float16"), "embed_documents", ["a", "b"])
 
 
 @pytest.mark.parametrize(("engine", "version"), [("sglang", None), ("ollama", None), ("vllm", "0.12.0")])
