@@ -51,11 +51,18 @@ def client_options(endpoint: Endpoint) -> dict[str, Any]:
 
 def headers(endpoint: Endpoint) -> httpx.Headers:
     """What goes with every request. Vectors do not compress, so none of their bytes need be unpacked."""
-    ours = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "ragpair"}
-    own = dict(endpoint.headers)
+    made = httpx.Headers(
+        {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "User-Agent": "ragpair",
+        }
+    )
+    made.update(endpoint.headers)
     if endpoint.api_key is not None:
-        own["Authorization"] = f"Bearer {endpoint.api_key}"
-    return httpx.Headers([*ours.items(), ("Content-Type", "application/json"), *own.items()])
+        made["Authorization"] = f"Bearer {endpoint.api_key}"
+    return made
 
 
 @lru_cache(maxsize=256)
