@@ -27,7 +27,7 @@ QUERY = "red green blue grey"
 # Of different relevance. What is counted afterwards is asked about the others: of those before, a request that was
 # cancelled may arrive late.
 TEXTS = ["red green blue", "white", "red green"]
-OTHERS = ["pink", "red green blue grey", "blue"]
+OTHERS = ["pink", "violet red green", "violet red"]
 
 
 @dataclass(frozen=True)
