@@ -27,7 +27,7 @@ from ragpair.errors import (
 )
 from ragpair.prompts import Frame
 from ragpair.retry import BUSY
-from ragpair.scores import PLAIN, Activation, ScoreKind
+from ragpair.scores import PLAIN, Activation, ScoreKind, sigmoid
 from ragpair.wire import Call, Flow, Reply, excerpt, send
 
 Vectors = NDArray[np.float32]
@@ -302,15 +302,20 @@ def finite(scores: Scale, reply: Reply) -> Scale:
     return scores
 
 
+# By so much the logarithm of a probability may be above 0.
+_ROUNDING = 1e-3
+
+
 def yes_probability(top: Any, yes: str, no: str, reply: Reply) -> tuple[float, float]:
     """P(yes) / (P(yes) + P(no)) from the listed log-probabilities of the first token, and P(yes) + P(no).
 
     Only as many tokens as were asked for are listed. A token that is not listed is less likely than the last one that
     is, so that one's value stands in for it: the score is then a bound, close to 0 or 1.
     """
-    items = [item for item in top or () if isinstance(item, dict) and "token" in item and "logprob" in item]
-    if not all(isinstance(item["logprob"], int | float) for item in items):
-        raise malformed(reply, "a likelihood that is no number")
+    rows = top if isinstance(top, list) else ()
+    items = [item for item in rows if isinstance(item, dict) and "token" in item and "logprob" in item]
+    if not all(isinstance(item["logprob"], int | float) and item["logprob"] <= _ROUNDING for item in items):
+        raise malformed(reply, "a likelihood that is no number, or more than certain")
     listed = {str(item["token"]): float(item["logprob"]) for item in items}
     if yes not in listed and no not in listed:
         raise malformed(
@@ -319,8 +324,8 @@ def yes_probability(top: Any, yes: str, no: str, reply: Reply) -> tuple[float, f
             "this model does not answer the reranking prompt. Is it a reranker, and the right family=?",
         )
     floor = min(listed.values())
-    p_yes, p_no = (float(np.exp(listed.get(token, floor))) for token in (yes, no))
-    return p_yes / (p_yes + p_no), p_yes + p_no
+    log_yes, log_no = (listed.get(token, floor) for token in (yes, no))
+    return float(sigmoid(np.array([log_yes - log_no]))[0]), float(np.exp(log_yes) + np.exp(log_no))
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
