@@ -77,7 +77,8 @@ def test_right_or_an_error(pools, waits, awaited, way, script, batch_size):
     servers = pools[way][: len(script)]
     for server in servers:
         server.stop()  # with all that is still in work from before
-        server.start().clear()
+        server.clear()
+        server.start()
     one = Embedder([server.url for server in servers], batch_size=batch_size)
     with one:
         one.embed_documents(["warm up"])
