@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from ragpair import ConfigurationError, EndpointError, RagpairWarning
+from ragpair import ConfigurationError, EndpointError, MalformedReply, RagpairWarning
 from ragpair.testing import Fault
 from ragpair.testing.model import logit, sigmoid
 
@@ -423,3 +423,13 @@ def test_a_listwise_reranker_is_never_split(serve, reranker, documents):
     one = reranker(server, scores="raw", batch_size=8)
     assert one.score(QUERY, [f"document {n}" for n in range(documents)]).shape == (documents,)
     assert len(server.work[-1].body["text_2"]) == documents
+
+
+@pytest.mark.parametrize("score", [-1.0, 1.5])
+def test_a_probability_outside_its_scale_is_none(serve, reranker, call, score):
+    server = serve("sglang", task="answers")
+    one = reranker(server)
+    call(one, "score", QUERY, ["warm up"])
+    server.fail(Fault.edit(lambda reply: reply["scores"].__setitem__(0, [score])))
+    with pytest.raises(MalformedReply, match="in place of a probability"):
+        call(one, "score", QUERY, ["d"])

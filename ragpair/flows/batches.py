@@ -29,6 +29,8 @@ Rows = NDArray[Any]
 _OF_A_TEXT = frozenset({400, 413, 422, 500})
 _HARMLESS = "hello"
 
+OVERFLOWS = "Some models overflow in float16 on some texts: serve it with --dtype bfloat16 or float32"
+
 
 @dataclass(slots=True)
 class Report:
@@ -169,8 +171,7 @@ def read(job: Job, items: Sequence[Item], reply: Reply) -> Rows:
             job,
             [item],
             MalformedReply(
-                f"{reply.endpoint}{reply.path} answered {_named([item])} with {what}. Some models overflow in float16 "
-                "on some texts: serve it with --dtype bfloat16 or float32.",
+                f"{reply.endpoint}{reply.path} answered {_named([item])} with {what}.",
                 endpoint=reply.endpoint,
                 index=item[0],
             ),

@@ -11,7 +11,7 @@ import numpy as np
 
 from ragpair.dialects.base import Task, TooLong, Vectors
 from ragpair.errors import ConfigurationError, MalformedReply, RagpairError
-from ragpair.flows.batches import Job, Rows, answer, read
+from ragpair.flows.batches import OVERFLOWS, Job, Rows, answer, read
 from ragpair.flows.lengths import send_shorter, too_long_error
 from ragpair.pace import Batch, Item, load
 from ragpair.prompts import Prompt
@@ -177,6 +177,8 @@ def _are_ones(squares: Vectors) -> bool:
 def _faults(squares: Vectors) -> dict[int, str]:
     bad = np.flatnonzero(~np.isfinite(squares) | (squares == 0.0))
     return {
-        int(row): "a vector of zeros" if squares[row] == 0.0 else "a vector that holds NaN, infinity or null"
+        int(row): "a vector of zeros"
+        if squares[row] == 0.0
+        else f"a vector that holds NaN, infinity or null. {OVERFLOWS}"
         for row in bad
     }

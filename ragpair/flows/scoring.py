@@ -10,7 +10,7 @@ from typing import ClassVar, cast
 import numpy as np
 
 from ragpair.dialects.base import Scale, ScorePlan, TakesTokens, Task, TooLong
-from ragpair.flows.batches import Job, Rows, answer, read
+from ragpair.flows.batches import OVERFLOWS, Job, Rows, answer, read
 from ragpair.flows.lengths import PAIR_SPECIALS, send_shorter, too_long_error
 from ragpair.options import Scores
 from ragpair.pace import Batch, Item, load
@@ -21,6 +21,7 @@ from ragpair.wire import Call, Flow, Reply, gather, send
 
 # Neighbouring windows of a long document share this part of their length, so that no sentence is lost in a cut.
 _OVERLAP = 0.125
+_ROUNDING = 1e-3  # by so much a probability may leave 0 to 1
 _SMALLEST_WINDOW = 16  # characters; if not even these fit, nothing will
 
 
@@ -66,10 +67,14 @@ class ScoreJob(Job):
         return dialect.score_tokens_call(self.served, self.plan, prompts)
 
     def read(self, reply: Reply, expected: int) -> tuple[Scale, dict[int, str]]:
-        """The scores as they came; those that are no numbers are told."""
+        """The scores as they came; those that are no numbers, or no probabilities where they should be, are told."""
         values = self.dialect.read_scores(self.plan, reply, expected)
-        faults = np.flatnonzero(~np.isfinite(values))
-        return values, {int(row): "a score that is NaN, infinity or null" for row in faults}
+        broken = f"a score that is NaN, infinity or null. {OVERFLOWS}"
+        faults = {int(row): broken for row in np.flatnonzero(~np.isfinite(values))}
+        if self.plan.served == "probability":
+            outside = np.flatnonzero((values < -_ROUNDING) | (values > 1.0 + _ROUNDING))
+            faults |= {int(row): f"{values[row]:g} in place of a probability" for row in outside}
+        return values, faults
 
     def nothing(self, count: int) -> Scale:
         """NaN."""
