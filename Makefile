@@ -30,7 +30,7 @@ demo: $(VENV)/ready
 	$(BIN)/ragpair demo
 
 test: $(VENV)/ready-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 8
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check
