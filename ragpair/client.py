@@ -150,7 +150,7 @@ class Client(ABC):
                 )
         for url in urls:
             if url not in looks:
-                self._replicas.leave_out(url)
+                self._replicas.settle(url, False)
         self._replicas.check = self._belongs
         return looks[first]
 

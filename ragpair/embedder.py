@@ -320,46 +320,62 @@ class Embedder(Client):
 
 def _chunks(job: EmbedJob, texts: Iterator[str]) -> Iterator[Flow[Chunk]]:
     """The texts in flows, a request's worth each. An error of the iterable comes after the texts before it."""
-    chunker, start, error = Chunker(job.pace), 0, None
+    chunks, error = _Chunks(job), None
     try:
-        for index, text in enumerate(texts):
-            _check(job, text, index)
-            if chunk := chunker.add(text):
-                yield embed_chunk(job, start, chunk)
-                start += len(chunk)
+        for text in texts:
+            if flow := chunks.add(text):
+                yield flow
     except Exception as exc:
         error = exc
-    if chunk := chunker.rest():
-        yield embed_chunk(job, start, chunk)
+    if flow := chunks.rest():
+        yield flow
     if error is not None:
         raise error
 
 
 async def _achunks(job: EmbedJob, texts: AsyncIterable[str]) -> AsyncIterator[Flow[Chunk]]:
     """The same for an async iterable."""
-    chunker, start, index, error = Chunker(job.pace), 0, 0, None
+    chunks, error = _Chunks(job), None
     try:
         async for text in texts:
-            _check(job, text, index)
-            index += 1
-            if chunk := chunker.add(text):
-                yield embed_chunk(job, start, chunk)
-                start += len(chunk)
+            if flow := chunks.add(text):
+                yield flow
     except Exception as exc:
         error = exc
-    if chunk := chunker.rest():
-        yield embed_chunk(job, start, chunk)
+    if flow := chunks.rest():
+        yield flow
     if error is not None:
         raise error
 
 
-def _check(job: EmbedJob, text: str, index: int) -> None:
-    try:
-        check_text(text, f"document {index}", index)
-    except InvalidInput as exc:
-        if not job.report.keep:
-            raise
-        job.report.failures[index] = exc
+class _Chunks:
+    """Makes flows of texts that come one by one; those that are no texts go no further."""
+
+    def __init__(self, job: EmbedJob) -> None:
+        self._job, self._chunker = job, Chunker(job.pace)
+        self._taken = self._sent = 0
+
+    def add(self, text: str) -> Flow[Chunk] | None:
+        """Take a text; the flow of a chunk, if one is full now."""
+        index, report = self._taken, self._job.report
+        try:
+            check_text(text, f"document {index}", index)
+        except InvalidInput as exc:
+            if not report.keep:
+                raise
+            report.failures[index] = exc
+        self._taken += 1
+        return self._flow(self._chunker.add(text))
+
+    def rest(self) -> Flow[Chunk] | None:
+        """The flow of what is left."""
+        return self._flow(self._chunker.rest())
+
+    def _flow(self, chunk: list[str] | None) -> Flow[Chunk] | None:
+        if not chunk:
+            return None
+        start, self._sent = self._sent, self._sent + len(chunk)
+        return embed_chunk(self._job, start, chunk)
 
 
 async def _as_async(texts: Iterable[str]) -> AsyncIterator[str]:

@@ -60,6 +60,10 @@ class Endpoint:
         """Whether this is the embedded engine, in process."""
         return self.base_urls == (LOCAL,)
 
+    def at_once(self, in_flight: int | None) -> int:
+        """Requests at the same time at most, where a call may want fewer than are allowed."""
+        return min(self.max_concurrency, in_flight or self.max_concurrency)
+
     @property
     def shown(self) -> str:
         """The address for messages."""

@@ -18,7 +18,7 @@ from ragpair.cli.rows import STDIO, Failed, Row, count_lines
 from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput
 
 if TYPE_CHECKING:
-    from ragpair import Embedder
+    from ragpair import Embedder, Partial
     from ragpair.dialects.base import Vectors
 
 _CHUNK = 1024  # rows at most that a run which breaks has to do again
@@ -120,7 +120,7 @@ def embed(
         found = embedder.describe()
         dialect = DIALECTS[found["engine"]]
         size = batch_size or dialect.batch_size
-        work = _Work(embedder, side, field, size, skip=skip, as_floats=out.suffix == ".npy")
+        work = _Work(embedder, side, field, skip=skip, as_floats=out.suffix == ".npy")
         with output.progress() as bars:
             bar = bars.add_task("embedding", total=count_lines(source))
             summary = process(
@@ -146,11 +146,9 @@ def embed(
 class _Work:
     """Rows to the bytes of their results."""
 
-    def __init__(
-        self, embedder: Embedder, side: SideName, name: str, batch_size: int, *, skip: bool, as_floats: bool
-    ) -> None:
+    def __init__(self, embedder: Embedder, side: SideName, name: str, *, skip: bool, as_floats: bool) -> None:
         self._embedder, self._side, self._name = embedder, side, name
-        self._batch_size, self._skip, self._as_floats = batch_size, skip, as_floats
+        self._skip, self._as_floats = skip, as_floats
 
     def __call__(self, rows: Sequence[Row]) -> list[bytes | Failed]:
         """One result a row, in order."""
@@ -167,32 +165,26 @@ class _Work:
         return [results[row.index] for row in rows]
 
     def _embed(self, rows: Sequence[Row], texts: dict[int, str], results: dict[int, bytes | Failed]) -> None:
-        """All at once; if a row fails, batch by batch, so that no more than its batch is sent again."""
+        """What fails for its text alone is named by its line; what else fails ends the run."""
         if not rows:
             return
-        try:
-            vectors = self._vectors([texts[row.index] for row in rows])
-        except (InvalidInput, InputTooLong) as exc:
-            if exc.index is None:
-                raise
-            bad = rows[exc.index]
-            said = f"line {bad.line}: {_ITS_INDEX.sub('the text', str(exc))}"
+        found = self._vectors([texts[row.index] for row in rows])
+        for number, error in found.failures.items():
+            if not isinstance(error, InvalidInput | InputTooLong):
+                raise error
+            bad = rows[number]
+            said = f"line {bad.line}: {_ITS_INDEX.sub('the text', str(error))}"
             if not self._skip:
-                raise InvalidInput(said) from exc
-            if len(rows) > self._batch_size:
-                for start in range(0, len(rows), self._batch_size):
-                    self._embed(rows[start : start + self._batch_size], texts, results)
-                return
+                raise InvalidInput(said) from error
             results[bad.index] = Failed(bad.line, bad.fields.get("id"), said)
-            self._embed([row for row in rows if row is not bad], texts, results)
-            return
-        for row, vector in zip(rows, vectors, strict=True):
-            results[row.index] = vector.tobytes() if self._as_floats else self._line(row, vector)
+        for number, (row, vector) in enumerate(zip(rows, found.values, strict=True)):
+            if number not in found.failures:
+                results[row.index] = vector.tobytes() if self._as_floats else self._line(row, vector)
 
-    def _vectors(self, texts: Sequence[str]) -> Vectors:
+    def _vectors(self, texts: Sequence[str]) -> Partial[Vectors]:
         if self._side is SideName.query:
-            return self._embedder.embed_queries(texts)
-        return self._embedder.embed_documents(texts)
+            return self._embedder.embed_queries(texts, on_error="return")
+        return self._embedder.embed_documents(texts, on_error="return")
 
     def _line(self, row: Row, vector: Any) -> bytes:
         kept = {name: value for name, value in row.fields.items() if name != self._name}

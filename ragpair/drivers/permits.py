@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+
+from ragpair.retry import BUSY, Lost
+from ragpair.wire import Call, Reply
 
 _AT_FIRST = 4
 
@@ -41,6 +45,14 @@ class Permits:
                 self._given -= 1
                 return
         self._places.release()
+
+    def heed(self, call: Call, outcome: Reply | Lost, sent: float) -> None:
+        """Learn from what a request brought that was sent at this time of the monotonic clock."""
+        if isinstance(outcome, Reply) and outcome.ok:
+            if call.body is not None:  # questions about engine and model are no work
+                self.succeeded()
+        elif isinstance(outcome, Lost) or outcome.status in BUSY:
+            self.busy(sent, time.monotonic())
 
     def succeeded(self) -> None:
         """An answer came: one permit more, or after the server was once busy, one more a round."""

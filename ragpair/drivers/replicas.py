@@ -136,13 +136,12 @@ class Replicas:
         usual = min(_LONGEST_REST, _REST * 2.0 ** min(one.failures - 1, 10))
         one.rests_until = time.monotonic() + (usual if seconds is None else seconds)
 
-    def admit(self, url: str) -> None:
-        """It serves the same model as the others."""
+    def settle(self, url: str, belongs: bool) -> bool:
+        """Take it in, or leave it out: then it rests, and is checked again before it is given work."""
         one = self._all[url]
-        one.known, one.failures, one.rests_until = True, 0, 0.0
-
-    def leave_out(self, url: str) -> None:
-        """It does not, or cannot be asked: it is checked again before it is given work."""
-        one = self._all[url]
-        one.known = False
-        self.rest(one)
+        one.known = belongs
+        if belongs:
+            one.failures, one.rests_until = 0, 0.0
+        else:
+            self.rest(one)
+        return belongs

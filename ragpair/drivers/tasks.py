@@ -19,7 +19,7 @@ from ragpair.drivers.permits import Permits, at_first
 from ragpair.drivers.replicas import Replica, Replicas
 from ragpair.endpoint import Endpoint
 from ragpair.errors import RagpairError
-from ragpair.retry import BUSY, Lost
+from ragpair.retry import Lost
 from ragpair.wire import Call, Flow, Gather, Reply, advance
 
 T = TypeVar("T")
@@ -216,7 +216,7 @@ class AsyncDriver:
             answer, error = None, None
             try:
                 if isinstance(step, Gather):
-                    flows, width = iter(step.flows), self._width(step.in_flight)
+                    flows, width = iter(step.flows), self.endpoint.at_once(step.in_flight)
                     several = _Several(self._run, here, flows, width=width, ahead=math.inf, eager=True)
                     async with several:
                         answer = [one async for one in several]
@@ -231,7 +231,7 @@ class AsyncDriver:
         To be entered with `async with`, and iterated there. An error comes where its result would have come, after
         those before it.
         """
-        width = self._width(in_flight)
+        width = self.endpoint.at_once(in_flight)
         return _Several(self._run, await self._here(), flows, width=width, ahead=2 * width, eager=False)
 
     async def close(self) -> None:
@@ -239,9 +239,6 @@ class AsyncDriver:
         here = self._loops.pop(id(asyncio.get_running_loop()), None)
         if here is not None:
             await here.close()
-
-    def _width(self, in_flight: int | None) -> int:
-        return min(self.endpoint.max_concurrency, in_flight or self.endpoint.max_concurrency)
 
     async def _here(self) -> _Here:
         loop = asyncio.get_running_loop()
@@ -298,18 +295,10 @@ class AsyncDriver:
             except FAULTS as exc:
                 outcome = fault(exc, one.url, closed=here.client.is_closed)
         self._replicas.note(one, call, outcome, load)
-        if isinstance(outcome, Reply) and outcome.ok:
-            if call.body is not None:
-                here.permits.succeeded()
-        elif isinstance(outcome, Lost) or outcome.status in BUSY:
-            here.permits.busy(sent, time.monotonic())
+        here.permits.heed(call, outcome, sent)
         return outcome
 
     async def _belongs(self, one: Replica, here: _Here) -> bool:
         """Whether a replica that was away still is one; if not, it is left out."""
         assert self._replicas.check is not None
-        if await self._run(self._replicas.check(one.url), here):
-            self._replicas.admit(one.url)
-            return True
-        self._replicas.leave_out(one.url)
-        return False
+        return self._replicas.settle(one.url, await self._run(self._replicas.check(one.url), here))

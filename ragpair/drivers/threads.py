@@ -21,7 +21,7 @@ from ragpair.drivers.permits import Permits, at_first
 from ragpair.drivers.replicas import Replica, Replicas
 from ragpair.endpoint import Endpoint
 from ragpair.errors import RagpairError
-from ragpair.retry import BUSY, Lost
+from ragpair.retry import Lost
 from ragpair.wire import Call, Flow, Gather, Reply, advance
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class SyncDriver:
             answer, error = None, None
             try:
                 if isinstance(step, Gather):
-                    flows, width = iter(step.flows), self._width(step.in_flight)
+                    flows, width = iter(step.flows), self.endpoint.at_once(step.in_flight)
                     if width == 1:
                         answer = [self._run(one, process, stopped) for one in flows]
                     else:
@@ -124,7 +124,7 @@ class SyncDriver:
         The flows are taken from the iterator in the thread of whoever asks. An error comes where its result would
         have come, after those before it.
         """
-        width = self._width(in_flight)
+        width = self.endpoint.at_once(in_flight)
         with self._process as process:
             yield from self._several(flows, process, width, 2 * width, eager=False)
 
@@ -133,9 +133,6 @@ class SyncDriver:
         process = self._by_process.pop(os.getpid(), None)
         if process is not None:
             process.close()
-
-    def _width(self, in_flight: int | None) -> int:
-        return min(self.endpoint.max_concurrency, in_flight or self.endpoint.max_concurrency)
 
     @property
     def _process(self) -> _Process:
@@ -191,21 +188,13 @@ class SyncDriver:
             except FAULTS as exc:
                 outcome = fault(exc, one.url, closed=process.client.is_closed)
         self._replicas.note(one, call, outcome, load)
-        if isinstance(outcome, Reply) and outcome.ok:
-            if call.body is not None:
-                process.permits.succeeded()
-        elif isinstance(outcome, Lost) or outcome.status in BUSY:
-            process.permits.busy(sent, time.monotonic())
+        process.permits.heed(call, outcome, sent)
         return outcome
 
     def _belongs(self, one: Replica, process: _Process, stopped: threading.Event | None) -> bool:
         """Whether a replica that was away still is one; if not, it is left out."""
         assert self._replicas.check is not None
-        if self._run(self._replicas.check(one.url), process, stopped):
-            self._replicas.admit(one.url)
-            return True
-        self._replicas.leave_out(one.url)
-        return False
+        return self._replicas.settle(one.url, self._run(self._replicas.check(one.url), process, stopped))
 
     # --- several flows ---
 

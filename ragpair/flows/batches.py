@@ -8,7 +8,7 @@ What is the fault of no text, such as a server that is gone, ends the work.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ragpair.dialects.base import Dialect, Served, Task, TooLong
 from ragpair.errors import EndpointError, MalformedReply, RagpairError
-from ragpair.flows.lengths import fatal
+from ragpair.flows.lengths import fatal, send_shorter
 from ragpair.options import OnTooLongDocument
 from ragpair.pace import Batch, Item, Pace
 from ragpair.retry import queue_is_full
@@ -125,7 +125,7 @@ def answer(job: Job, batch: Batch) -> Flow[Rows]:
             return failed(job, items, exc)
         if reply.ok:
             job.pace.answered(batch.load, reply)
-            return read(job, items, reply)
+            return _read(job, items, reply)
         long = job.dialect.too_long(reply)
         if long is None and not (several and (yield from _halving_helps(job, batch, reply))):
             refusal = job.dialect.refusal(reply, job.served, job.task)
@@ -159,7 +159,19 @@ def _halving_helps(job: Job, batch: Batch, reply: Reply) -> Flow[bool]:
     return job.report.sound
 
 
-def read(job: Job, items: Sequence[Item], reply: Reply) -> Rows:
+def shortened(job: Job, item: Item, limit: int | None, render: Callable[[str], str]) -> Flow[Rows]:
+    """The row of the longest beginning of a text that fits; `render` puts around it what counts beside it."""
+
+    def call(short: str) -> Flow[Call]:
+        return job.complete((yield from job.call([short])), Batch([(item[0], short)], 0))
+
+    reply = yield from send_shorter(job.dialect, job.served, limit, job.endpoint, item, render, call)
+    if not reply.ok:
+        raise job.dialect.refusal(reply, job.served, job.task)
+    return _read(job, [item], reply)
+
+
+def _read(job: Job, items: Sequence[Item], reply: Reply) -> Rows:
     """The rows of a reply that is 200."""
     try:
         rows, faults = job.read(reply, len(items))

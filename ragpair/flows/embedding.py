@@ -11,8 +11,8 @@ import numpy as np
 
 from ragpair.dialects.base import Task, TooLong, Vectors
 from ragpair.errors import ConfigurationError, MalformedReply, RagpairError
-from ragpair.flows.batches import OVERFLOWS, Job, Rows, answer, read
-from ragpair.flows.lengths import send_shorter, too_long_error
+from ragpair.flows.batches import OVERFLOWS, Job, Rows, answer, shortened
+from ragpair.flows.lengths import too_long_error
 from ragpair.pace import Batch, Item, load
 from ragpair.prompts import Prompt
 from ragpair.texts import distinct
@@ -103,17 +103,7 @@ class EmbedJob(Job):
         index, _ = item
         if self.too_long == "error":
             raise too_long_error(self.served, long, reply, f"text {index}", index, self.endpoint)
-
-        def call(short: str) -> Flow[Call]:
-            return self.complete((yield from self.call([short])), Batch([(index, short)], 0))
-
-        limit = long.limit or self.served.limit
-        shorter = yield from send_shorter(
-            self.dialect, self.served, limit, self.endpoint, item, self.prompt.render, call
-        )
-        if not shorter.ok:
-            raise self.dialect.refusal(shorter, self.served, "embed")
-        return read(self, [item], shorter)
+        return (yield from shortened(self, item, long.limit or self.served.limit, self.prompt.render))
 
 
 def embed(job: EmbedJob, texts: Sequence[str]) -> Flow[Vectors]:

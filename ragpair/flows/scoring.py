@@ -10,8 +10,8 @@ from typing import ClassVar, cast
 import numpy as np
 
 from ragpair.dialects.base import Scale, ScorePlan, TakesTokens, Task, TooLong
-from ragpair.flows.batches import OVERFLOWS, Job, Rows, answer, read
-from ragpair.flows.lengths import PAIR_SPECIALS, send_shorter, too_long_error
+from ragpair.flows.batches import OVERFLOWS, Job, Rows, answer, shortened
+from ragpair.flows.lengths import PAIR_SPECIALS, too_long_error
 from ragpair.options import Scores
 from ragpair.pace import Batch, Item, load
 from ragpair.prompts import Prompt
@@ -100,19 +100,10 @@ class ScoreJob(Job):
             left = yield from answer(self, Batch([(index, first)], 0))
             right = yield from answer(self, Batch([(index, second)], 0))
             return np.maximum(left, right)
-
-        def call(short: str) -> Flow[Call]:
-            return self.complete((yield from self.call([short])), Batch([(index, short)], 0))
-
         limit = long.limit or self.served.limit
         if limit is not None and self.plan.frame is None:
             limit -= PAIR_SPECIALS
-        shorter = yield from send_shorter(
-            self.dialect, self.served, limit, self.endpoint, item, lambda short: " ".join(self.rendered(short)), call
-        )
-        if not shorter.ok:
-            raise self.dialect.refusal(shorter, self.served, "rerank")
-        return read(self, [item], shorter)
+        return (yield from shortened(self, item, limit, lambda short: " ".join(self.rendered(short))))
 
 
 def score(job: ScoreJob, documents: Sequence[str]) -> Flow[Scale]:
