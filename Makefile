@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type live parity bench fuzz check clean
+.PHONY: help demo test lint type cookbook jupyter live parity bench fuzz check clean
 
 help:
 	@echo "make demo   a customer-service chain on the embedded models: no server, no key"
 	@echo "make test   the tests: no network, no server"
 	@echo "make lint   ruff and the import contracts    make type   mypy --strict"
+	@echo "make cookbook executes the notebooks of cookbook/ on the embedded models, and checks their numbers"
+	@echo "make jupyter  opens them in JupyterLab"
 	@echo "make live   installs and starts vLLM, SGLang and llama.cpp on the CPU, and runs the contract on them"
 	@echo "make parity the scores beside those of the model cards' own code, as a table"
 	@echo "make bench  the tables of docs/performance.md, made anew on this machine (30 to 60 minutes)"
@@ -26,6 +28,10 @@ $(VENV)/ready-dev: $(VENV)/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --group dev
 	touch $@
 
+$(VENV)/ready-cookbook: $(VENV)/ready-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[cookbook]"
+	touch $@
+
 demo: $(VENV)/ready
 	$(BIN)/ragpair demo
 
@@ -40,7 +46,14 @@ lint: $(VENV)/ready-dev
 type: $(VENV)/ready-dev
 	$(BIN)/mypy
 
-live: $(VENV)/ready-dev
+cookbook: $(VENV)/ready-cookbook
+	$(BIN)/pytest tests/cookbook -m cookbook -n auto --maxprocesses 2
+
+jupyter: $(VENV)/ready-cookbook
+	$(BIN)/pip install --quiet --disable-pip-version-check jupyterlab
+	$(BIN)/jupyter lab cookbook
+
+live: $(VENV)/ready-cookbook
 	$(BIN)/pytest tests/live -m live
 
 parity: $(VENV)/ready-dev

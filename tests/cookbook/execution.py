@@ -1,0 +1,88 @@
+"""Executes a notebook of cookbook/ as a reader would, from its paired script, with the kernel of this environment.
+
+    python -m tests.cookbook.execution customer_service ...     writes cookbook/NAME.ipynb anew, with its outputs
+
+The scripts are what is edited and read in diffs; the notebooks are what they print. Each script has one cell tagged
+"parameters" with the models and the Qdrant, and ends with a dictionary `headline` of the numbers that its text speaks
+of. `execute` may set the parameters to something else, as papermill does, and returns the numbers with the notebook.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+COOKBOOK = Path(__file__).parents[2] / "cookbook"
+TIMEOUT = 900  # seconds a cell; a machine that is busy with other things is slow
+
+Notebook = nbformat.NotebookNode
+
+
+def names() -> list[str]:
+    """The notebooks there are."""
+    return sorted(path.stem for path in COOKBOOK.glob("*.py") if path.read_text(encoding="utf-8").startswith("# ---"))
+
+
+def script(name: str) -> Notebook:
+    """The notebook that a script is, without outputs."""
+    return jupytext.read(COOKBOOK / f"{name}.py")
+
+
+def stored(name: str) -> Notebook:
+    """The notebook as it is checked in."""
+    return nbformat.read(COOKBOOK / f"{name}.ipynb", as_version=4)
+
+
+def execute(name: str, parameters: Mapping[str, Any] | None = None) -> tuple[Notebook, dict[str, Any]]:
+    """The notebook with its outputs, and its headline.
+
+    Args:
+        name: Which one.
+        parameters: What to set after the cell tagged "parameters": literals by their names.
+
+    Raises:
+        CellExecutionError: A cell failed; the message shows it with its traceback.
+    """
+    notebook = script(name)
+    if parameters:
+        tagged = [index for index, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+        assert len(tagged) == 1, f"{name} has {len(tagged)} cells tagged parameters"
+        lines = [f"{key} = {value!r}" for key, value in parameters.items()]
+        notebook.cells.insert(tagged[0] + 1, nbformat.v4.new_code_cell("\n".join(lines)))
+    notebook.cells.append(nbformat.v4.new_code_cell("import json\n\nprint(json.dumps(headline))"))
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    client = NotebookClient(
+        notebook,
+        timeout=TIMEOUT,
+        kernel_name="python3",
+        coalesce_streams=True,  # of a progress bar, what is seen at the end
+        resources={"metadata": {"path": str(COOKBOOK)}},
+    )
+    asyncio.run(client.async_execute())
+    headline: dict[str, Any] = json.loads(notebook.cells.pop().outputs[0].text)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.metadata.pop("execution", None)  # times of execution
+    return notebook, headline
+
+
+def write(name: str) -> dict[str, Any]:
+    """Execute a notebook and check it in beside its script; what it found is in its metadata, too."""
+    notebook, headline = execute(name)
+    for index, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{index:02d}"  # jupytext makes them up anew each time
+    notebook.metadata["headline"] = headline
+    notebook.metadata.pop("widgets", None)  # the state of sliders, which no page shows
+    nbformat.write(notebook, COOKBOOK / f"{name}.ipynb")
+    return headline
+
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or names():
+        print(chosen, json.dumps(write(chosen), indent=2))  # noqa: T201
