@@ -19,10 +19,40 @@ from ragpair import ConfigurationError
 from ragpair.options import Engine
 
 
-class ServerSettings(BaseModel):
-    """How to reach a server, and what is common to all that is asked of it."""
+class Settings(BaseModel):
+    """Fields that are checked when the object is made, and fixed from then on."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as exc:
+                problems = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()]
+                raise ConfigurationError(f"{type(self).__name__}: {'; '.join(problems)}") from None
+            self._check()
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if not name.startswith("_"):
+                raise ConfigurationError(
+                    f"{name} cannot be set on a {type(self).__name__} that exists: "
+                    f"model_copy(update={{{name!r}: ...}}) makes another."
+                )
+            super().__setattr__(name, value)
+
+    def _check(self) -> None:
+        """Let options that cannot be fail when the object is made, and not at first use."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """The same with other settings, checked like a new object."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**(deepcopy(fields) if deep else fields), **(update or {})})
+
+
+class ServerSettings(Settings):
+    """How to reach a server, and what is common to all that is asked of it."""
 
     base_url: str | list[str]
     """Address of the server, with or without "/v1"; several are replicas of one model; "local" needs no server."""
@@ -56,33 +86,6 @@ class ServerSettings(BaseModel):
 
     extra_body: dict[str, Any] | None = Field(default=None, repr=False)
     """More fields for the body of every request, such as {"options": {"num_ctx": 8192}} for Ollama."""
-
-    if not TYPE_CHECKING:  # type checkers read the fields
-
-        def __init__(self, **fields: Any) -> None:
-            try:
-                super().__init__(**fields)
-            except ValidationError as exc:
-                problems = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()]
-                raise ConfigurationError(f"{type(self).__name__}: {'; '.join(problems)}") from None
-            self._check()
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            if not name.startswith("_"):
-                raise ConfigurationError(
-                    f"{name} cannot be set on a {type(self).__name__} that exists: "
-                    f"model_copy(update={{{name!r}: ...}}) makes another."
-                )
-            super().__setattr__(name, value)
-
-    def _check(self) -> None:
-        """Let options that cannot be fail when the object is made, and not at first use."""
-        raise NotImplementedError
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """The same with other settings, checked like a new object."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**{**(deepcopy(fields) if deep else fields), **(update or {})})
 
     def _arguments(self, core: Callable[..., Any]) -> dict[str, Any]:
         """The settings as the core takes them."""

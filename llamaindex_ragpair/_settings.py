@@ -26,10 +26,52 @@ _LLAMA_INDEX_SETS = frozenset({"callback_manager", "embed_batch_size", "num_work
 _OF_THE_PROCESS = frozenset({"callback_manager", "rate_limiter"})
 
 
-class ServerSettings(BaseComponent):
-    """How to reach a server, and what is common to all that is asked of it."""
+class Settings(BaseComponent):
+    """Fields that are checked when the object is made, and fixed from then on; dumps and pickles make it again."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as exc:
+                problems = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()]
+                raise ConfigurationError(f"{type(self).__name__}: {'; '.join(problems)}") from None
+            self._connect()
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if not name.startswith("_") and name not in _LLAMA_INDEX_SETS:
+                raise ConfigurationError(
+                    f"{name} cannot be set on a {type(self).__name__} that exists: "
+                    f"model_copy(update={{{name!r}: ...}}) makes another."
+                )
+            super().__setattr__(name, value)
+
+    def _connect(self) -> None:
+        """Make what does the work. It sends nothing yet, but options that cannot be fail here."""
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """The same with other settings, checked like a new object."""
+        fields = self._fields()
+        return type(self)(**{**(deepcopy(fields) if deep else fields), **(update or {})})
+
+    # LlamaIndex's own __getstate__ takes what does not pickle away from the living object, and its __setstate__ hides
+    # the error when a copy cannot be made.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self._fields().items() if name not in _OF_THE_PROCESS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        type(self).__init__(self, **state)
+
+
+class ServerSettings(Settings):
+    """How to reach a server, and what is common to all that is asked of it."""
 
     base_url: str | list[str]
     """Address of the server, with or without "/v1"; several are replicas of one model; "local" needs no server."""
@@ -64,28 +106,6 @@ class ServerSettings(BaseComponent):
     extra_body: dict[str, Any] | None = Field(default=None, repr=False)
     """More fields for the body of every request, such as {"options": {"num_ctx": 8192}} for Ollama."""
 
-    if not TYPE_CHECKING:  # type checkers read the fields
-
-        def __init__(self, **fields: Any) -> None:
-            try:
-                super().__init__(**fields)
-            except ValidationError as exc:
-                problems = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()]
-                raise ConfigurationError(f"{type(self).__name__}: {'; '.join(problems)}") from None
-            self._connect()
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            if not name.startswith("_") and name not in _LLAMA_INDEX_SETS:
-                raise ConfigurationError(
-                    f"{name} cannot be set on a {type(self).__name__} that exists: "
-                    f"model_copy(update={{{name!r}: ...}}) makes another."
-                )
-            super().__setattr__(name, value)
-
-    def _connect(self) -> None:
-        """Make what does the work. It sends nothing yet, but options that cannot be fail here."""
-        raise NotImplementedError
-
     def _arguments(self, core: Callable[..., Any]) -> dict[str, Any]:
         """The settings as the core takes them."""
         arguments = {name: getattr(self, name) for name in inspect.signature(core).parameters}
@@ -93,23 +113,6 @@ class ServerSettings(BaseComponent):
         arguments["api_key"] = key.get_secret_value() if key else None
         arguments["headers"] = {name: value.get_secret_value() for name, value in headers.items()}
         return arguments
-
-    def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in type(self).model_fields}
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """The same with other settings, checked like a new object."""
-        fields = self._fields()
-        return type(self)(**{**(deepcopy(fields) if deep else fields), **(update or {})})
-
-    # LlamaIndex's own __getstate__ takes what does not pickle away from the living object, and its __setstate__ hides
-    # the error when a copy cannot be made.
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self._fields().items() if name not in _OF_THE_PROCESS}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        type(self).__init__(self, **state)
 
 
 def url_from_env(variable: str, owner: str) -> Callable[[], str]:

@@ -9,7 +9,12 @@ import langchain_ragpair
 
 
 def test_the_public_names():
-    assert langchain_ragpair.__all__ == ["RagpairEmbeddings", "RagpairRerank", "RagpairSparseEmbeddings"]
+    assert langchain_ragpair.__all__ == [
+        "RagpairEmbeddings",
+        "RagpairRerank",
+        "RagpairSignalBlend",
+        "RagpairSparseEmbeddings",
+    ]
     for name in langchain_ragpair.__all__:
         assert getattr(langchain_ragpair, name).__name__ == name
     with pytest.raises(AttributeError, match="RagpairChat"):

@@ -1,0 +1,20 @@
+"""What our postprocessors write beside a node's score: entries of its metadata that no prompt shows."""
+
+from __future__ import annotations
+
+from llama_index.core.schema import BaseNode
+
+RERANK_ERROR = "rerank_error"
+RETRIEVAL_SCORE = "retrieval_score"
+SCORE_KIND = "score_kind"
+
+
+def with_hidden(node: BaseNode, key: str, value: float | str | None) -> BaseNode:
+    """A copy of the node with one more entry in its metadata, hidden from LLM and embeddings."""
+    return node.model_copy(
+        update={
+            "metadata": {**node.metadata, key: value},
+            "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, key],
+            "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, key],
+        }
+    )

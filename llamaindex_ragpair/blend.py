@@ -1,0 +1,116 @@
+"""Relevance, blended with price, sales and their like, for LlamaIndex."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import NodeWithScore, QueryBundle
+from pydantic import Field
+
+from llamaindex_ragpair._nodes import RERANK_ERROR, SCORE_KIND, with_hidden
+from llamaindex_ragpair._settings import Settings
+from ragpair.blend import blend
+from ragpair.calibrate import Calibration
+from ragpair.errors import ConfigurationError, InvalidInput
+
+RELEVANCE_SCORE = "relevance_score"
+
+
+class RagpairSignalBlend(Settings, BaseNodePostprocessor):
+    """Sorts reranked nodes by their relevance and by what is in their metadata: price, sales, rating.
+
+    It stands behind a reranker that keeps all candidates:
+
+        from llamaindex_ragpair import RagpairRerank, RagpairSignalBlend
+
+        rerank = RagpairRerank(base_url="http://localhost:8001", top_n=None)
+        blend = RagpairSignalBlend(weights={"price": -0.5, "sales": 0.5}, top_n=5)
+        engine = index.as_query_engine(similarity_top_k=50, node_postprocessors=[rerank, blend])
+
+    Signals multiply, within a bound: with W the sum of the weights without their signs, a node keeps between 1 / (1 +
+    W) and all of its relevance, so that no bargain ever overtakes what is more than 1 + W times as relevant. With all
+    weights 0 the order is that of relevance. `ragpair.blend` has the formula.
+
+    What comes back is new, best first, with the blend as score, from 0 to 1, and the relevance in
+    metadata["relevance_score"] of a copy of the node, hidden from LLM and embeddings. Nodes that the reranker could not
+    judge (its `on_error="return"`) come last.
+
+    Raises:
+        ConfigurationError: An option that cannot be, or that does not exist. When it is called: scores that are no
+            probabilities and no `calibration` for them. Rerankers of others do not say what their scores are; those
+            between 0 and 1 are taken for probabilities.
+        InvalidInput: When it is called: a node without a score, a signal that no node has, or one that is below 0 or no
+            number.
+    """
+
+    weights: dict[str, float] = Field(min_length=1)
+    """How much each entry of the metadata counts. Above 0 more is better, below 0 less is: {"price": -0.5, "sales":
+    0.5}. Numbers of 0 or more; a node without one, or with None, counts like the typical one."""
+
+    calibration: Calibration | None = None
+    """What `ragpair.calibrate.calibrate` made of judged pairs: needed for rerankers with `scores="raw"`."""
+
+    top_n: int | None = Field(default=3, ge=1)
+    """How many nodes come back at most; None is all."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Under this name LlamaIndex writes it down."""
+        return "RagpairSignalBlend"
+
+    def _connect(self) -> None:
+        blend([], dict.fromkeys(self.weights, ()), self.weights)
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        judged = [item for item in nodes if RERANK_ERROR not in item.node.metadata]
+        if not judged:
+            return nodes[: self.top_n]
+        scores = blend(
+            [_relevance(index, item) for index, item in enumerate(judged)],
+            {name: _signal(name, judged) for name in self.weights},
+            self.weights,
+            calibration=self.calibration,
+            score_kind=self._kind(judged),
+        )
+        order = (-scores).argsort(kind="stable")
+        best = [
+            NodeWithScore(
+                node=with_hidden(judged[index].node, RELEVANCE_SCORE, judged[index].score), score=float(scores[index])
+            )
+            for index in order
+        ]
+        return [*best, *(item for item in nodes if RERANK_ERROR in item.node.metadata)][: self.top_n]
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        return self._postprocess_nodes(nodes, query_bundle)
+
+    def _kind(self, nodes: Sequence[NodeWithScore]) -> Any:
+        """What the nodes say that their scores are: RagpairRerank says it where they are no probabilities."""
+        kinds = {item.node.metadata[SCORE_KIND] for item in nodes if SCORE_KIND in item.node.metadata}
+        if len(kinds) > 1:
+            raise ConfigurationError(f"The nodes hold scores of several kinds: {', '.join(sorted(kinds))}.")
+        return kinds.pop() if kinds else self.calibration.score_kind if self.calibration else "probability"
+
+
+def _relevance(index: int, item: NodeWithScore) -> float:
+    if item.score is None:
+        raise InvalidInput(
+            f"The node at index {index} has no score: put RagpairRerank(..., top_n=None) before RagpairSignalBlend.",
+            index=index,
+        )
+    return item.score
+
+
+def _signal(name: str, nodes: Sequence[NodeWithScore]) -> list[Any]:
+    if not any(name in item.node.metadata for item in nodes):
+        raise InvalidInput(
+            f"None of the {len(nodes)} nodes has a metadata[{name!r}], not even None; the first one has "
+            f"{', '.join(sorted(nodes[0].node.metadata)) or 'none at all'}."
+        )
+    return [item.node.metadata.get(name) for item in nodes]

@@ -1,0 +1,139 @@
+"""Relevance, blended with what else makes a good first place: a low price, many sales, a high rating. Pure.
+
+Sorting by relevance alone ignores what sells; sorting relevant products by price puts the cheapest accessory first, and
+adding a price to a score lets a bargain buy its way past relevance. So signals multiply here, within a bound:
+
+    blended = relevance * (1 + sum of |w| * s) / (1 + sum of |w|)
+
+`s` runs from 0 to 1: v / (v + pivot) where more is better (w > 0), pivot / (v + pivot) where less is (w < 0). That is
+the saturation function of Elasticsearch's rank_feature query. The pivot is the typical value among these candidates:
+their median, each counted by its relevance, so that thirty cheap cases beside ten earbuds do not make every earbud
+expensive. Twice the typical value is 0.67, half of it 0.33, and a cent more or less is nothing.
+
+With W the sum of |w|, a document keeps between 1 / (1 + W) of its relevance and all of it. So nothing ever overtakes
+what is more than 1 + W times as relevant, whatever it costs and however it sells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsFloat
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ragpair.calibrate import Calibration
+from ragpair.errors import ConfigurationError, InvalidInput
+from ragpair.scores import Scale, ScoreKind
+
+UNKNOWN = 0.5  # what the typical value gets
+
+
+def blend(
+    relevance: ArrayLike,
+    signals: Mapping[str, Sequence[SupportsFloat | None]],
+    weights: Mapping[str, float],
+    *,
+    calibration: Calibration | None = None,
+    score_kind: ScoreKind = "probability",
+) -> Scale:
+    """Relevance times what the signals leave of it.
+
+    Args:
+        relevance: Of the candidates for one query: probabilities, 0 to 1, or what `calibration` makes such of.
+        signals: For each name in `weights`, one number of each candidate, 0 or more, such as prices and sales; None
+            (or NaN) where it is not known, which counts like the typical value. Units don't matter.
+        weights: How much a signal counts; its sign says which way: above 0 more is better, below 0 less is. With
+            {"price": -0.5} the dearest keeps 1 / 1.5 of its relevance, and what is free keeps it all.
+        calibration: Makes probabilities of scores that are none, such as logits and cosines, or truer ones of those
+            that are; `ragpair.calibrate.calibrate` fits it on judged pairs.
+        score_kind: What the relevance is. Where it is no probability, it takes a calibration for that kind.
+
+    Returns:
+        float64 [n], 0 to 1, in the order of the candidates.
+
+    Raises:
+        ConfigurationError: A weight that is not a number, or has no signal; scores without the calibration they need.
+        InvalidInput: A relevance that is no probability, or a signal that is below 0 or no number; `index` says whose.
+    """
+    scores = _probabilities(relevance, calibration, score_kind)
+    kept, whole = np.ones(len(scores)), 1.0
+    for name, weight in weights.items():
+        if name not in signals:
+            raise ConfigurationError(f"weights names {name!r}, but the signals are {', '.join(signals) or 'none'}.")
+        if not math.isfinite(weight):
+            raise ConfigurationError(f"The weight of {name!r} is {weight}; it must be a number.")
+        kept += abs(weight) * _share(_values(name, signals[name], len(scores)), scores, more=weight > 0)
+        whole += abs(weight)
+    return np.asarray(scores * kept / whole)
+
+
+def _share(values: Scale, relevance: Scale, *, more: bool) -> Scale:
+    """0 to 1: how good each value is, beside the typical one."""
+    known = ~np.isnan(values)
+    pivot = _median(values[known], relevance[known])
+    ends = np.where(values > pivot, 1.0, UNKNOWN)  # if the typical value is 0, there is only 0 and more
+    shares = np.divide(values, values + pivot, out=ends, where=known & (values + pivot > 0))
+    shares = np.where(known, shares, UNKNOWN)
+    return shares if more else 1.0 - shares
+
+
+def _median(values: Scale, counts: Scale) -> float:
+    """The middle value, where each counts as told; all count alike if none counts."""
+    if not values.size:
+        return 0.0
+    if not counts.any():
+        counts = np.ones(len(values))
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(counts[order])
+    middle = np.searchsorted(below, [below[-1] * (0.5 - 1e-9), below[-1] * (0.5 + 1e-9)])
+    return float(values[order][middle].mean())
+
+
+def _probabilities(relevance: ArrayLike, calibration: Calibration | None, kind: ScoreKind) -> Scale:
+    if calibration is None and kind != "probability":
+        raise ConfigurationError(
+            f"A {kind} cannot be blended: half as high a one is not half as relevant, so bargains would come up that "
+            "nobody asked for. Fit a calibration on judged pairs, calibrate(scores, relevant, "
+            f"score_kind={kind!r}) of ragpair.calibrate, and pass it as calibration=..."
+        )
+    if calibration is not None and calibration.score_kind != kind:
+        raise ConfigurationError(
+            f"The calibration was fitted on {calibration.score_kind} scores, and these are {kind} scores."
+        )
+    if calibration is not None:
+        return calibration.probability(relevance)
+    scores = np.asarray(relevance, dtype=np.float64)
+    if scores.ndim != 1:
+        raise InvalidInput(f"The relevance must be one list of numbers, not an array of shape {scores.shape}.")
+    for index in np.flatnonzero(~((scores >= 0) & (scores <= 1))):
+        raise InvalidInput(
+            f"The relevance at index {index} is {scores[index]}, which is no probability. Take scores='probability' "
+            "from the reranker, or fit a calibration on judged pairs: ragpair.calibrate.",
+            index=int(index),
+        )
+    return scores
+
+
+def _values(name: str, values: Sequence[SupportsFloat | None], wanted: int) -> Scale:
+    if len(values) != wanted:
+        raise InvalidInput(f"{wanted} candidates and {len(values)} values of {name!r}: each candidate needs one.")
+    return np.array([_value(name, index, value) for index, value in enumerate(values)], dtype=np.float64)
+
+
+def _value(name: str, index: int, value: Any) -> float:
+    if value is None:
+        return math.nan
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(
+            f"{name!r} at index {index} is {value!r}, which is no number. Store numbers, without currency or unit.",
+            index=index,
+        ) from None
+    if number < 0 or math.isinf(number):
+        raise InvalidInput(f"{name!r} at index {index} is {value!r}; it must be 0 or more, and finite.", index=index)
+    return number
