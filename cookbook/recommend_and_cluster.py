@@ -110,7 +110,7 @@ axes.invert_yaxis()
 axes.set(
     xlim=(0, 1), xlabel="share with the meaning that was meant", title="A word in its context finds the right meaning"
 )
-axes.legend(loc="lower right")
+axes.legend(loc="upper right")
 plt.show()
 
 # %% [markdown]
@@ -261,7 +261,7 @@ for name, point in recommended.iloc[1:].iterrows():
     label = name.replace("blend, weights ", "").replace("the ", "")
     place = (point["mean rating"], point["alike"])
     axes.annotate(label, place, xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9)
-axes.set(xlabel="mean rating of the ten, 0 to 10", ylabel="share that is alike", xlim=(5.9, 7.8), ylim=(0.5, 0.85))
+axes.set(xlabel="mean rating of the ten, 0 to 10", ylabel="share that is alike", xlim=(5.9, 8.0), ylim=(0.5, 0.85))
 axes.set(title="The weights trade likeness for rating, within a bound")
 plt.show()
 
@@ -283,7 +283,7 @@ print("like", text_of[alien])
 for document in pipeline.compress_documents(recalled(alien), text_of[alien]):
     film = by_id[document.metadata["id"]]
     print(
-        f"{document.metadata['blended_score']:.3f}  rated {film['rating']} by {film['reviews']}  {document.page_content}"
+        f"{document.metadata['blended_score']:.3f}  rated {film['rating']} by {film['reviews']} {document.page_content}"
     )
 
 # %% [markdown]

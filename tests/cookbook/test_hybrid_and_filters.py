@@ -5,7 +5,7 @@ from .conftest import Executed
 
 def test_a_prefix_on_the_wrong_side_a_leaking_filter_or_lost_rescoring_would_show(executed: Executed) -> None:
     found = executed("hybrid_and_filters")
-    # e5 with "passage: " on queries has 0.60 here, with "query: " on documents 0.74; MiniLM with Qwen's prompt has 0.61.
+    # e5 with "passage: " on queries has 0.60, with "query: " on documents 0.74; MiniLM with Qwen's prompt has 0.61.
     assert 0.64 < found["ndcg_zh_dense"] < 0.71
     assert 0.71 < found["ndcg_en_dense"] < 0.78
     # What the text says of hybrid search: it costs English, and leaves Chinese where it was.
