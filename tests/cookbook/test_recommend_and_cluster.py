@@ -11,9 +11,9 @@ def test_a_prompt_where_none_belongs_a_lost_calibration_or_a_blend_without_bound
     assert 0.72 < found["films_alike_reranked"] < 0.80
     assert found["films_alike_reranked"] - 0.06 < found["films_alike_blended"] <= found["films_alike_reranked"]
     assert 0.3 < found["rating_blended"] - found["rating_reranked"] < 0.8
-    # With "query: " before each review the index is 0.53, with Qwen's prompt 0.44.
-    assert found["reviews_k"] == 8
-    assert 0.58 < found["reviews_rand_index"] < 0.75
+    # With "query: " before each review these are 0.69 and 0.57, with Qwen's prompt 0.56 and 0.44.
+    assert 0.71 < found["reviews_nearest_same_theme"] < 0.80
+    assert 0.60 < found["reviews_rand_index"] < 0.75
     # The embedded reranker gains little, and loses nothing.
     assert 0.35 < found["answers_hit1_cosine"] < 0.45
     assert found["answers_hit1_cosine"] <= found["answers_hit1_reranker"] < 0.52
