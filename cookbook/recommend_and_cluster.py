@@ -261,16 +261,17 @@ for name, point in recommended.iloc[1:].iterrows():
     label = name.replace("blend, weights ", "").replace("the ", "")
     place = (point["mean rating"], point["alike"])
     axes.annotate(label, place, xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9)
-axes.set(xlabel="mean rating of the ten, 0 to 10", ylabel="share that is alike", xlim=(5.9, 8.0), ylim=(0.5, 0.85))
+axes.margins(x=0.15, y=0.2)
+axes.set(xlabel="mean rating of the ten, 0 to 10", ylabel="share that is alike")
 axes.set(title="The weights trade likeness for rating, within a bound")
 plt.show()
 
 # %% [markdown]
 # (200 recommendations, so one is half a point.) The reranker lifts what is alike among the first ten from 0.66 to 0.76.
-# Weights of 0.5 cost 0.03 of that, and bring half a point of rating and a fifth more reviews; each doubling after that
-# brings less. Sorting the 30 by rating alone has the highest rating, and less that is alike than the recall had: it
-# throws away what the reranker knew. Which point is right is a decision, and not in these numbers: watch what people
-# click.
+# Weights of 0.5 cost 0.03 of that, and bring half a point of rating and a fifth more reviews; the doubling from 1.0 to
+# 2.0 brings half of what the one before it brought. Sorting the 30 by rating alone has the highest rating, and less
+# that is alike than the recall had: it throws away what the reranker knew. Which point is right is a decision, and not
+# in these numbers: watch what people click.
 #
 # In a chain, reranker and blend stand in one pipeline, which goes into a `ContextualCompressionRetriever` as its
 # `base_compressor`:
