@@ -45,7 +45,8 @@ class RagpairSignalBlend(Settings, BaseDocumentCompressor):
 
     weights: dict[str, float] = Field(min_length=1)
     """How much each entry of the metadata counts. Above 0 more is better, below 0 less is: {"price": -0.5, "sales":
-    0.5}. Numbers of 0 or more; a document without one, or with None, counts like the typical one."""
+    0.5}. Numbers of 0 or more; a document without one, or with None, counts like the typical one. 0 must mean nothing
+    of it: ratings from 1 to 5 lie too close together to count, max(rating - 3, 0) does not."""
 
     calibration: Calibration | None = None
     """What `ragpair.calibrate.calibrate` made of judged pairs: needed for rerankers with `scores="raw"`."""

@@ -43,7 +43,8 @@ def blend(
     Args:
         relevance: Of the candidates for one query: probabilities, 0 to 1, or what `calibration` makes such of.
         signals: For each name in `weights`, one number of each candidate, 0 or more, such as prices and sales; None
-            (or NaN) where it is not known, which counts like the typical value. Units don't matter.
+            (or NaN) where it is not known, which counts like the typical value. Units don't matter, but 0 must mean
+            nothing of it: ratings from 1 to 5 lie too close together to count, max(rating - 3, 0) does not.
         weights: How much a signal counts; its sign says which way: above 0 more is better, below 0 less is. With
             {"price": -0.5} the dearest keeps 1 / 1.5 of its relevance, and what is free keeps it all.
         calibration: Makes probabilities of scores that are none, such as logits and cosines, or truer ones of those

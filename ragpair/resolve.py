@@ -143,10 +143,11 @@ def widths(
     if dimensions == match.dims:
         return None, Cut(dimensions)
     if rule is None or not rule.can_cut(dimensions):
-        cuts = "" if rule is None or rule.learned else f"; it may be cut to {rule.dims or f'{rule.min} and more'}"
+        cure = "Leave dimensions out."
+        if rule is not None and not rule.learned:
+            cure = f"They may be cut to {rule.dims or f'{rule.min} and more'}."
         raise ConfigurationError(
-            f"Vectors of {match.repo or match.family.id!r} cannot be cut to {dimensions} numbers{cuts}. Leave "
-            "dimensions out."
+            f"Vectors of {match.repo or match.family.id!r} cannot be cut to {dimensions} numbers. {cure}"
         )
     return None, Cut(dimensions, rule.layer_norm)
 
@@ -160,6 +161,8 @@ def wish(
         ConfigurationError: An instruction without a place for it, or a family that gives no scores.
     """
     if match is None:
+        if instruction is not None and served.engine == "local":
+            raise ConfigurationError("The embedded reranker takes no instruction. Leave instruction out.")
         if instruction is not None and served.kind != "decide":
             raise ConfigurationError(
                 "instruction= was given, but the model's family is not known, so there is no place to put it. Name "

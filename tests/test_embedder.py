@@ -233,9 +233,14 @@ def test_known_models_are_cut_here_the_same_on_every_engine(serve, embedder, cal
 
 def test_models_that_cannot_be_cut_say_so(serve, embedder, call):
     server = serve("vllm", model="intfloat/multilingual-e5-small", dims=384)
-    with pytest.raises(ConfigurationError, match="cannot be cut to 128"):
+    with pytest.raises(ConfigurationError, match=r"cannot be cut to 128 numbers\. Leave dimensions out"):
         call(embedder(server, dimensions=128), "embed_documents", ["a"])
     assert server.work == []
+
+
+def test_widths_that_a_model_may_have_are_named(serve, embedder, call):
+    with pytest.raises(ConfigurationError, match=r"cannot be cut to 8 numbers\. They may be cut to 32 and more\.$"):
+        call(embedder(serve("vllm"), dimensions=8), "embed_documents", ["a"])
 
 
 def test_unknown_models_are_cut_by_servers_that_check(serve, embedder, call):

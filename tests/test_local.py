@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ragpair import Reranker
 from ragpair.errors import ConfigurationError
 from ragpair.local import handle, language, late_interaction, minilm_int8, models
 from ragpair.local.late_interaction import Reading, Readings
@@ -506,3 +507,8 @@ def test_the_vocabulary_is_that_of_bert_base_uncased() -> None:
     found = hashlib.sha256(minilm_int8.VOCABULARY.read_bytes()).hexdigest()
     assert found == "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
     assert found in (minilm_int8.VOCABULARY.parent / "NOTICE").read_text()
+
+
+def test_the_embedded_reranker_takes_no_instruction():
+    with pytest.raises(ConfigurationError, match="takes no instruction"):
+        Reranker("local", scores="raw", instruction="Find the parcel.").score("where is it", ["there"])

@@ -17,7 +17,7 @@ from ragpair.launch import facts
 from ragpair.launch.subject import is_folder
 from ragpair.launch.values import Command, Flag, Launch, Memory
 
-QDRANT = "qdrant/qdrant:v1.15.4"
+QDRANT = "qdrant/qdrant:v1.20.0"
 _MODELS = "/models"
 _SERVED = "/served"
 _TEMPLATES = "/templates"
