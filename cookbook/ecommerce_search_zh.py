@@ -23,7 +23,7 @@
 # 先说结论：
 #
 # - e5 的余弦相似度全挤在 0.82 到 0.95 之间，第 10 名的分数还有第 1 名的 96 %。直接拿它和价格、销量相乘，NDCG@10
-#   从0.876 掉到 0.24；先校准成概率再乘，同样的权重下是 0.869。
+#   从 0.876 掉到 0.24；先校准成概率再乘，同样的权重下是 0.869。
 # - 权重用标注数据来选。没参与选权重的那一半查询上，第一名便宜 8 %，销量高 9 % 到 14 %，NDCG 损失 0 到 1.8 %。
 # - 权重调得再大，NDCG 最多损失 5 %。
 
@@ -43,8 +43,8 @@ QDRANT = {"location": ":memory:"}
 # %% [markdown]
 # ## 商品库
 #
-# 255 件虚构商品，有价格、近 30 天销量和库存；60 条查询，每条都对照全部商品标注过：3 就是要找的，2 可以替代，
-# 1沾边（比如配件），其余 0。标注时不看价格和销量。和真实商城一样，配件便宜，卖得也多。
+# 255 件虚构商品，有价格、近 30 天销量和库存；60 条查询，每条都对照全部商品标注过：3 就是要找的，2 可以替代，1
+# 沾边（比如配件），其余 0。标注时不看价格和销量。和真实商城一样，配件便宜，卖得也多。
 # [数据怎么来的](data/shop/README.md)
 
 # %%
@@ -60,8 +60,8 @@ products[["title", "brand", "price", "sales", "in_stock"]].head(4)
 #
 # 向量化的文本是标题加描述；其余字段放进 metadata，LangChain 只存储，不向量化。同一个集合里，
 # 每件商品既有稠密向量，也有 BM25 稀疏向量，可以单独搜，也可以一起搜。BM25 在本地分词（中文按词典切词，中英文、
-# 数字、型号混排都行）；IDF 由 Qdrant 算，要声明 `Modifier.IDF`，否则常见词和稀有词一样重。
-# 要过滤的字段在服务端建payload 索引。
+# 数字、型号混排都行）；IDF 由 Qdrant 算，要声明 `Modifier.IDF`，否则常见词和稀有词一样重。要过滤的字段在服务端建
+# payload 索引。
 
 # %%
 import warnings
@@ -110,7 +110,8 @@ with warnings.catch_warnings():  # in memory there are no indexes, and Qdrant sa
 # %% [markdown]
 # ## 过滤
 #
-# 必须满足的条件用过滤，不要做成分数：有货、价格区间、指定品牌。Qdrant 边搜边过滤，召回 50 件就是 50件能卖的商品。
+# 必须满足的条件用过滤，不要做成分数：有货、价格区间、指定品牌。Qdrant 边搜边过滤，召回 50 件就是 50
+# 件能卖的商品。
 
 
 # %%
@@ -136,8 +137,8 @@ table(dense.similarity_search("头戴式耳机", k=3, filter=buyable(100, 500, [
 # %% [markdown]
 # ## 混合检索
 #
-# `RetrievalMode.HYBRID` 背后是 Query API 的一次调用：两路召回，由服务端按名次融合（RRF）。展开写如下；
-# 两路要用不同的 `limit`，或者要加权时，就得自己写：
+# `RetrievalMode.HYBRID` 背后是 Query API 的一次调用：两路召回，由服务端按名次融合（RRF，k 默认是 2，论文里常用
+# 60）。展开写如下；两路要用不同的 `limit`，或者要加权时，就得自己写：
 
 # %%
 query = "跑步真无线耳机"
@@ -153,7 +154,7 @@ found = client.query_points(
             limit=10,
         ),
     ],
-    query=models.FusionQuery(fusion=models.Fusion.RRF),  # weighted: models.RrfQuery(rrf=models.Rrf(weights=[3, 1]))
+    query=models.FusionQuery(fusion=models.Fusion.RRF),  # or models.RrfQuery(rrf=models.Rrf(k=60, weights=[3, 1]))
     limit=10,
 ).points
 same = hybrid.similarity_search(query, k=10, filter=buyable())
@@ -162,9 +163,9 @@ assert {point.payload["metadata"]["id"] for point in found} == {document.metadat
 # %% [markdown]
 # ## 相关性
 #
-# 融合需要知道每个候选的相关性。约定放在 `metadata["relevance_score"]`，`metadata["score_kind"]`说明它是哪种分数。
-# 有重排模型时，`RagpairRerank` 会写好这两项（`top_n=None` 表示候选全留下）；没有时用召回的余弦相似度，
-# 几行代码就够。两种情况得到的都是普通的 Runnable，下游不用区分。
+# 融合需要知道每个候选的相关性。约定放在 `metadata["relevance_score"]`，`metadata["score_kind"]`
+# 说明它是哪种分数。有重排模型时，`RagpairRerank` 会写好这两项（`top_n=None` 表示候选全留下）；
+# 没有时用召回的余弦相似度，几行代码就够。两种情况得到的都是普通的 Runnable，下游不用区分。
 
 # %%
 from langchain_classic.retrievers import ContextualCompressionRetriever
@@ -309,8 +310,8 @@ pd.concat(
 #
 # ## 把分数变成概率
 #
-# 相乘有意义的前提是：分数减半，相关的可能性也减半。概率满足这一点，余弦不满足，e5 尤其明显。
-# `calibrate`用标注过的查询和商品，把任意分数拟合成概率。
+# 相乘有意义的前提是：分数减半，相关的可能性也减半。概率满足这一点，余弦不满足，e5 尤其明显。`calibrate`
+# 用标注过的查询和商品，把任意分数拟合成概率。
 #
 # 查询分成两半，在一半上拟合，只用在另一半上，后面也都这样。
 
@@ -421,8 +422,8 @@ firsts.rename(index="{:g}".format).rename_axis("两个权重")
 #
 # ### 自己调一调
 #
-# 在 Jupyter 里，下面的单元格是两个滑块；没有内核的页面上看下一张表，列出了几个位置。相关性只算一次，融合不到
-# 1毫秒，拖动时列表立刻跟着变。
+# 在 Jupyter 里，下面的单元格是两个滑块；没有内核的页面上看下一张表，列出了几个位置。相关性只算一次，融合不到 1
+# 毫秒，拖动时列表立刻跟着变。
 
 # %%
 from ipywidgets import FloatSlider, interact
@@ -556,8 +557,8 @@ figure.tight_layout()
 # - 权重很小时，几条线几乎重合，怎么混都差不多。（前两三名按价格排序显得不错，是因为它只看价格，
 #   而横轴也只有价格。）
 # - 权重加大，其他方法一路往下掉；融合停在 0.833，因为每件商品都保住了一部分相关性。
-# - 不校准、直接用余弦去乘（紫线），权重 0.1 就已经毁了排序。Qdrant 公式乘的也是余弦，结局一样。在英文版的
-#   MiniLM上，余弦分得开一些，同样的公式、同样的权重看着还能用。换个模型就出事，这才是最麻烦的。
+# - 不校准、直接用余弦去乘（紫线），权重 0.1 就已经毁了排序。Qdrant 公式乘的也是余弦，结局一样。在英文版的 MiniLM
+#   上，余弦分得开一些，同样的公式、同样的权重看着还能用。换个模型就出事，这才是最麻烦的。
 #
 # ## 选权重
 #
@@ -659,17 +660,17 @@ headline
 #   启动命令见 [README](../README.zh-CN.md)。16 位权重各占 1.2 GB。代码只改最上面的参数。重排模型给的是概率，
 #   `calibration` 可以不填；但攒够 50 条标注过的查询，还是拟合一次更准。换了模型一定要重新拟合，
 #   分数种类对不上时会直接报错。
-# - **Qdrant。** 用服务端，先建 payload 索引再写数据，这样向量索引会照顾到过滤条件。一百万件商品、1,024 维，
-#   向量占4 GB，标量量化后 1 GB。写入一次即可，点的 id 用商品 id，不要每次 `force_recreate`。价格、销量、
-#   库存随时在变，用 `client.set_payload` 更新，不必重新向量化。
+# - **Qdrant。** 用服务端，先建 payload 索引再写数据，这样向量索引会照顾到过滤条件。一百万件商品、1,024 维，向量占
+#   4 GB，标量量化后 1 GB。写入一次即可，点的 id 用商品 id，不要每次 `force_recreate`。价格、销量、库存随时在变，
+#   用 `client.set_payload("shop-zh", {"price": 19.9}, key="metadata", points=[id])` 更新，不必重新向量化。
 # - **信号。** 销量取近 30 天；上架不满 30 天的商品填 `None`，按典型值算，新品才有机会露出。排在前面的自然卖得多，
-#   所以下单数除以曝光数比销量更可靠，最好再留一点随机流量。价格用到手价，规格不同的换算成单价。毛利、
-#   评分也一样用，只要是非负数，各给一个权重。
+#   所以下单数除以曝光数比销量更可靠，最好再留一点随机流量。价格用到手价，规格不同的换算成单价。毛利也一样用，
+#   凡是“0 就代表没有”的非负数都行；1 到 5 分的评分要先减掉底分，比如 `max(rating - 3, 0)`。
 # - **权重。** 标注数据给出上限，最终大小由线上 A/B 实验的订单决定。从 0.1 开始。
 # - **去掉尾巴。** `RagpairRerank(..., min_score=calibration.threshold)` 把明显不相关的直接去掉。
 # - **重排挂了怎么办。** `shop_search(calibration).with_fallbacks([recall])`，`recall` 是向量召回的检索器：
 #   不重排、不融合，但页面还在。
-# - **监控。** 融合改变第一名的比例、第一名的相关概率、无点击的搜索、重排的 P95 耗时。
-#   日志里同时记下`relevance_score` 和 `blended_score`，出了问题看得出是哪一步排上去的。
-# - **没有涉及：** 纠错和同义词、从查询里识别品牌和价格、同款去重、个性化、广告位。点击数据到了百万量级，
-#   可以训练LambdaMART 这类排序模型，把这些信号都放进去；在那之前，这里的两个权重就是基线，而且谁都能讲清楚。
+# - **监控。** 融合改变第一名的比例、第一名的相关概率、无点击的搜索、重排的 P95 耗时。日志里同时记下
+#   `relevance_score` 和 `blended_score`，出了问题看得出是哪一步排上去的。
+# - **没有涉及：** 纠错和同义词、从查询里识别品牌和价格、同款去重、个性化、广告位。点击数据到了百万量级，可以训练
+#   LambdaMART 这类排序模型，把这些信号都放进去；在那之前，这里的两个权重就是基线，而且谁都能讲清楚。
