@@ -77,8 +77,10 @@ def write(name: str) -> dict[str, Any]:
     notebook, headline = execute(name)
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{index:02d}"  # jupytext makes them up anew each time
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)  # sliders need a kernel
     notebook.metadata["headline"] = headline
-    notebook.metadata.pop("widgets", None)  # the state of sliders, which no page shows
+    notebook.metadata.pop("widgets", None)  # their state
     nbformat.write(notebook, COOKBOOK / f"{name}.ipynb")
     return headline
 
