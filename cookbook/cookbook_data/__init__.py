@@ -1,0 +1,1 @@
+"""Loads the labelled sets of the cookbook, one module each."""
