@@ -186,7 +186,7 @@ def measured(rankings: dict[str, list[str]], right: dict[str, tuple[str, ...]]) 
     qrels = {key: dict.fromkeys(ids, 1) for key, ids in right.items()}
     run = {key: {one: 1 / rank for rank, one in enumerate(rankings[key], 1)} for key in right}
     names = {"success_1": "right first", "success_3": "right in first 3", "ndcg_cut_10": "NDCG@10", "recip_rank": "MRR"}
-    rows = pytrec_eval.RelevanceEvaluator(qrels, {"success", "ndcg_cut", "recip_rank"}).evaluate(run).values()
+    rows = pytrec_eval.RelevanceEvaluator(qrels, {"success.1,3", "ndcg_cut.10", "recip_rank"}).evaluate(run).values()
     return {title: float(np.mean([row[name] for row in rows])) for name, title in names.items()}
 
 
