@@ -113,9 +113,7 @@ def load(language: Language) -> Desk:
     labelled += [(row["text"], (), row["kind"]) for row in _rows(f"unanswered_{language}")]
     questions = [Question(f"q{n:03d}", *one) for n, one in enumerate(labelled, 1)]
     followups = [
-        FollowUp(
-            f"f{n:02d}", tuple(map(tuple, row["history"])), row["text"], row["standalone"], tuple(row["right"])
-        )
+        FollowUp(f"f{n:02d}", tuple(map(tuple, row["history"])), row["text"], row["standalone"], tuple(row["right"]))
         for n, row in enumerate(_rows(f"followups_{language}"), 1)
     ]
     return Desk(faq + policies, questions, followups)
