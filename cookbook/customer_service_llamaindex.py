@@ -90,9 +90,9 @@ pd.DataFrame(
 # %% [markdown]
 # ## Ingest
 #
-# A passage is its title and its text. Metadata that is not excluded would be embedded with the text, and a reranker
-# that reads it scores lower for it; so all keys are kept from the embedding, and the chat model sees id and date
-# alone. Ids are uuid5 of the passage's id: the same passage gets the same point again.
+# A passage is its title and its text. Metadata that is not excluded is embedded before the text, dates and all; so
+# every key is excluded there, and the chat model sees id and date alone. Ids are uuid5 of the passage's id: the same
+# passage gets the same point again.
 
 
 # %%
@@ -140,13 +140,13 @@ client.count("kestova-help-en-li").count
 # %%
 REFUSAL = "I don't know. A colleague will look at your question."
 ANSWER = PromptTemplate(
-    "You answer customers of the shop Kestova from the passages alone, in three sentences at most, and end with the id of "
-    f"the passage in brackets. If the passages do not answer the question, say: {REFUSAL}\n\n"
+    "You answer customers of the shop Kestova from the passages alone, in three sentences at most, and end with the id "
+    f"of the passage in brackets. If the passages do not answer the question, say: {REFUSAL}\n\n"
     "Passages:\n\n{context_str}\n\nQuestion: {query_str}\nAnswer:"
 )
 CONDENSE = PromptTemplate(
-    "Rewrite the customer's follow-up as one question that can be understood without the conversation. Do not answer it. If "
-    "it is complete already, repeat it.\n\nConversation:\n{chat_history}\n\nFollow-up: {question}\nQuestion:"
+    "Rewrite the customer's follow-up as one question that can be understood without the conversation. Do not answer "
+    "it. If it is complete already, repeat it.\n\nConversation:\n{chat_history}\n\nFollow-up: {question}\nQuestion:"
 )
 
 POINTS_BACK = re.compile(
@@ -270,7 +270,7 @@ plt.show()
 # ## What the instruction prefix does
 #
 # MiniLM wants no prefix, so this is shown with multilingual-e5-small, which was trained with `query: ` before
-# questions and `passage: ` before passages. `RagpairEmbeddings` writes what the model's card says; `query_prompt` and
+# questions and `passage: ` before passages. `RagpairEmbedding` writes what the model's card says; `query_prompt` and
 # `document_prompt` replace it. The embedded e5 refuses text with neither prefix, so the mistake shown here is that of
 # a client that sends questions like passages. With your own server in `EMBED`, the cell compares your model with and
 # without its prompts.
@@ -387,7 +387,7 @@ plt.show()
 #
 # What the line cannot do is tell a right passage from a wrong one. 13 of the 36 answers given are from a wrong
 # passage, and a line at 0.4, which would halve them, refuses four questions in ten. That is work for a better
-# reranker, or for a chat model that reads all three passages: the right one is among them for 0.81 of the questions.
+# reranker, or for a chat model that reads all three passages: the right one is among them for 0.81 of all questions.
 
 # %% [markdown]
 # ## The wrong answers
@@ -482,7 +482,8 @@ else:  # recall cannot be awaited in memory, the reranker can
     print([(found.node.metadata["id"], round(found.score, 3)) for found in best])
 
 # %% [markdown]
-# FOLLOW
+# How much does condensing matter? Twenty labelled follow-ups, recalled and reranked without the threshold: as they
+# were typed, as condensed, and as a person would have written them.
 
 
 # %%
@@ -525,7 +526,11 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# CHAIN3
+# As typed, 9 of the 20 follow-ups find the right passage first; with the topic put before them 17; written by hand
+# all 20. One follow-up weighs 5 points. The rule was written with these follow-ups in view, so 17 is its best case.
+# The three that it misses keep the topic and lose the sense: "instalments" lands at mounting TVs, and "deliver
+# Portugal" says nothing of abroad. A chat model writes such questions as a person would; that, not the last point of
+# recall, is what it is needed for here.
 
 # %% [markdown]
 # ## Hybrid search is a choice
@@ -576,10 +581,10 @@ ax.set(xlabel=f"NDCG@10, mean of {len(answerable)} questions", title="Search by 
 plt.show()
 
 # %% [markdown]
-# Here it hurts: 0.649 against 0.739. Customers seldom use the FAQ's words, so BM25 alone reaches 0.295, and RRF
-# counts a poor ranking as much as a good one. The reranker repairs the order, since most passages are among the 50
-# either way, and then hybrid search has cost a second index and gained nothing. It is for part numbers, error codes
-# and names. The [Chinese twin](customer_service_zh.ipynb) measures it on Chinese passages.
+# Here it hurts: 0.602 against 0.739. Customers seldom use the FAQ's words, so BM25 alone reaches 0.295, and a poor
+# ranking is given as much say as a good one; `alpha` weighs them. Merged by rank, as in the LangChain twin, it is
+# 0.649. The reranker repairs the order, since most passages are among the 50 either way, and then hybrid search has
+# cost a second index and gained nothing. It is for part numbers, error codes and names.
 
 # %% [markdown]
 # ## What the payload is for
@@ -659,18 +664,19 @@ headline
 # vllm serve Qwen/Qwen3-Reranker-0.6B --runner pooling --port 8001 --hf-overrides \
 #   '{"architectures": ["Qwen3ForSequenceClassification"],
 #     "classifier_from_token": ["no", "yes"], "is_original_qwen3_reranker": true}'
-# vllm serve Qwen/Qwen3-8B --port 8002
+# vllm serve Qwen/Qwen3-8B --port 8002 --reasoning-parser qwen3  # keeps its thoughts out of the answer
 # ```
 #
 # - **Questions.** Two hundred or more from your own logs, as many without an answer as your traffic has: `precision`
 #   depends on that share. Fit the line again after every change of model, prompt or corpus; a threshold for cosines
 #   means nothing on the probabilities of a reranker.
-# - **Index.** A Qdrant server with `QDRANT = {"url": ...}`, no `force_recreate`. A new embedding model gets a new
-#   collection, and an alias is switched over. Upserts replace and never delete: remove the ids that left the source.
-#   `batch_size=1024` in `add_documents`, since 64 texts a request leave a GPU idle.
+# - **Index.** A Qdrant server with `QDRANT = {"url": ...}`, and no `delete_collection`. A new embedding model gets a
+#   new collection, and an alias is switched over. Upserts replace and never delete: remove the ids that left the
+#   source. For many documents give the pipeline a document store and `DocstoreStrategy.UPSERTS`, so that unchanged
+#   ones are not embedded again. In a web server use `aquery`; it wants the `AsyncQdrantClient`.
 # - **Watch** the share refused and the best passage's scores week by week, the time of each step, and how often a
 #   condensed question differs from what was typed. Read the refused questions: they are the FAQ entries that are
 #   missing.
-# - **Check the answer.** The id that the chat model names must be one of those in `context`; else refuse.
+# - **Check the answer.** The id that the chat model names must be one of those in `source_nodes`; else refuse.
 # - **Left out**: streaming, a customer's own orders and who may see them, personal data in logs, languages mixed in
 #   one collection, tests of the condensing prompt on longer conversations.
