@@ -473,13 +473,13 @@ for said in ("I want to send a monitor back, how?", "And without the box?", "Who
     history += [ChatMessage(role="user", content=said), ChatMessage(role="assistant", content=answer)]
 
 # %%
-question = "Who won the world cup in 1998?"
-if "url" in QDRANT:
-    reply = await engine.aquery(question)  # noqa: F704
-    print(reply.source_nodes or REFUSAL)
-else:  # recall cannot be awaited in memory, the reranker can
-    best = await reranker.apostprocess_nodes(retriever.retrieve(question), query_str=question)  # noqa: F704
-    print([(found.node.metadata["id"], round(found.score, 3)) for found in best])
+question = "What's the weather going to be like in Lisbon?"
+reply = await engine.aquery(question) if "url" in QDRANT else engine.query(question)  # noqa: F704
+print(str(reply) if reply.source_nodes else REFUSAL)
+
+# in memory, recall cannot be awaited; the reranker can
+best = await reranker.apostprocess_nodes(retriever.retrieve(question), query_str=question)  # noqa: F704
+print([(found.node.metadata["id"], round(found.score, 3)) for found in best])
 
 # %% [markdown]
 # How much does condensing matter? Twenty labelled follow-ups, recalled and reranked without the threshold: as they
