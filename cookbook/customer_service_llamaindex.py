@@ -299,7 +299,10 @@ prefix.round(3)
 
 # %%
 ax = prefix["NDCG@10"][::-1].plot.barh(figsize=(7, 2.5), color="0.4", xlim=(0, 1))
-ax.set(xlabel=f"NDCG@10, mean of {len(answerable)} questions", title="Prompts decide on short questions")
+ax.set(
+    xlabel=f"NDCG@10, mean of {len(answerable)} questions",
+    title=f"Prompts move NDCG@10 by {prefix['NDCG@10'].max() - prefix['NDCG@10'].min():.2f}",
+)
 plt.show()
 
 # %% [markdown]
@@ -373,6 +376,7 @@ ax = swept[["answered right", "answered wrong", "refused", "no answer here: refu
     figsize=(7, 3.5), color=["0.0", "0.5", "0.75", "0.3"], style=["-", "--", "-.", ":"]
 )
 ax.axvline(line.threshold, color="0.6", linewidth=6, alpha=0.4)
+ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
 ax.set(
     xlabel=f"threshold on the best passage's score ({score_kind}); grey: the one chosen",
     ylabel="share of held-out questions",
@@ -574,10 +578,13 @@ client.delete_collection("kestova-help-en-li-hybrid")
 hybrid.round(3)
 
 # %%
+title = "NDCG@10: {:.2f} by meaning alone, {:.2f} hybrid".format(
+    *hybrid["NDCG@10"][["meaning (dense)", "hybrid (by score)"]]
+)
 ax = hybrid["NDCG@10"][["words (BM25)", "hybrid (by score)", "meaning (dense)"]].plot.barh(
     figsize=(7, 2.5), color="0.4", xlim=(0, 1)
 )
-ax.set(xlabel=f"NDCG@10, mean of {len(answerable)} questions", title="Search by words against search by meaning")
+ax.set(xlabel=f"NDCG@10, mean of {len(answerable)} questions", title=title)
 plt.show()
 
 # %% [markdown]

@@ -157,7 +157,11 @@ prefix.round(3)
 
 # %%
 ax = prefix[["fit", "held out"]][::-1].plot.barh(figsize=(7, 3), color=["0.75", "0.3"], xlim=(0, 1))
-ax.set(xlabel="NDCG@10", ylabel="prompt of questions / of passages", title="Prompts decide on short questions")
+ax.set(
+    xlabel="NDCG@10",
+    ylabel="prompt of questions / of passages",
+    title=f"Prompts move NDCG@10 on the held-out half by {prefix['held out'].max() - prefix['held out'].min():.2f}",
+)
 plt.show()
 
 # %% [markdown]
@@ -343,6 +347,7 @@ ax = swept[["answered right", "answered wrong", "refused", "no answer here: refu
     figsize=(7, 3.5), color=["0.0", "0.5", "0.75", "0.3"], style=["-", "--", "-.", ":"]
 )
 ax.axvline(line.threshold, color="0.6", linewidth=6, alpha=0.4)
+ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
 ax.set(
     xlabel=f"threshold on the best passage's score ({score_kind}); grey: the one chosen",
     ylabel="share of held-out questions",
@@ -538,8 +543,11 @@ compared = pd.DataFrame({name: measured(ranked, answerable) for name, ranked in 
 compared.round(3)
 
 # %%
+title = "NDCG@10: {:.2f} by meaning alone, {:.2f} hybrid".format(
+    *compared["NDCG@10"][["meaning (dense)", "hybrid (RRF)"]]
+)
 ax = compared["NDCG@10"].plot.barh(figsize=(7, 2.5), color="0.4", xlim=(0, 1))
-ax.set(xlabel=f"NDCG@10, mean of {len(answerable)} questions", title="Search by words, by meaning, by both")
+ax.set(xlabel=f"NDCG@10, mean of {len(answerable)} questions", title=title)
 plt.show()
 
 # %% [markdown]
