@@ -123,12 +123,12 @@ store = QdrantVectorStore(
     client=client,
     aclient=AsyncQdrantClient(**QDRANT) if "url" in QDRANT else None,  # two clients in memory would share nothing
 )
+# the store makes an index, too; indexes only matter on a server, and in memory the client says that they do nothing
+warnings.filterwarnings("ignore", message="Payload indexes have no effect")
 pipeline = IngestionPipeline(transformations=[embed_model], vector_store=store)
 pipeline.run(nodes=[node_of(passage) for passage in desk.passages])
 for field, schema in [("category", "keyword"), ("language", "keyword"), ("updated", "datetime")]:
-    with warnings.catch_warnings():  # an index only matters on a server; in memory the client says that it does nothing
-        warnings.filterwarnings("ignore", message="Payload indexes have no effect")
-        client.create_payload_index("kestova-help-en-li", field, field_schema=schema)
+    client.create_payload_index("kestova-help-en-li", field, field_schema=schema)
 client.count("kestova-help-en-li").count
 
 # %% [markdown]
