@@ -486,7 +486,7 @@ for said in ("I want to send a monitor back, how?", "And without the box?", "Who
     history += [HumanMessage(said), AIMessage(reply["answer"])]
 
 # %%
-reply = await chain.ainvoke({"question": "What's the weather going to be like in Lisbon?", "history": []})  # noqa: F704
+reply = await chain.ainvoke({"question": "What's the weather going to be like in Lisbon?", "history": []})
 reply["answer"]
 
 # %% [markdown]

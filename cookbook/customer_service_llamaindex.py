@@ -478,11 +478,11 @@ for said in ("I want to send a monitor back, how?", "And without the box?", "Who
 
 # %%
 question = "What's the weather going to be like in Lisbon?"
-reply = await engine.aquery(question) if "url" in QDRANT else engine.query(question)  # noqa: F704
+reply = await engine.aquery(question) if "url" in QDRANT else engine.query(question)
 print(str(reply) if reply.source_nodes else REFUSAL)
 
 # in memory, recall cannot be awaited; the reranker can
-best = await reranker.apostprocess_nodes(retriever.retrieve(question), query_str=question)  # noqa: F704
+best = await reranker.apostprocess_nodes(retriever.retrieve(question), query_str=question)
 print([(found.node.metadata["id"], round(found.score, 3)) for found in best])
 
 # %% [markdown]

@@ -478,7 +478,7 @@ for said in ("礼品卡怎么用？", "丢了能补吗", "红烧肉怎么做才�
     history += [HumanMessage(said), AIMessage(reply["answer"])]
 
 # %%
-reply = await chain.ainvoke({"question": "明天北京会下雨吗", "history": []})  # noqa: F704
+reply = await chain.ainvoke({"question": "明天北京会下雨吗", "history": []})
 reply["answer"]
 
 # %% [markdown]
