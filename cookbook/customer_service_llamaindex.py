@@ -389,11 +389,11 @@ plt.show()
 # be answered. It also refuses 3 of the 39 that have one; two of these had the right passage first. 49 of 55 held-out
 # questions are on the right side, as many in a hundred as on the half that the line was fitted on.
 #
-# What the line aims at was chosen with both halves in view, so these numbers flatter a little. Of three aims, each
-# also with other settings of `precision`, two more by best F1 on the held-out half: "the first passage is right"
-# gives a line at 0.436, which refuses 15 of the 16, and two thirds of the questions with an answer; "one of the first
-# three is right" gives 0.276, which refuses 10 of the 16 and 1 of the 39. Which is right depends on what a wrong
-# answer costs you.
+# What the line aims at was chosen with both halves in view, so these numbers flatter a little. Three aims were tried,
+# each with several settings of `precision`. By best F1, the two others do this on the held-out half: "the first
+# passage is right" gives a line at 0.436, which refuses 15 of the 16 and two thirds of the questions with an answer;
+# "one of the first three is right" gives 0.276, which refuses 10 of the 16 and 1 of the 39. What a wrong answer costs
+# decides between them.
 #
 # What the line cannot do is tell a right passage from a wrong one. 13 of the 36 answers given are from a wrong
 # passage, and a line at 0.4, which would halve them, refuses four questions in ten. That is work for a better
@@ -538,9 +538,9 @@ pd.DataFrame(
 # %% [markdown]
 # As typed, 9 of the 20 follow-ups find the right passage first; with the topic put before them 17; written by hand
 # all 20. One follow-up weighs 5 points. The rule is the best of five that were tried on these very follow-ups, so 17
-# is its best case; most of the others reached 13. The three that it misses keep the topic and lose the sense:
-# "instalments" lands at mounting TVs, and "deliver Portugal" says nothing of abroad. A chat model writes such
-# questions as a person would; that, not the last point of recall, is what it is needed for here.
+# is its best case. The three that it misses keep the topic and lose the sense: "instalments" lands at mounting TVs,
+# and "deliver Portugal" says nothing of abroad. A chat model writes such questions as a person would; that, not the
+# last point of recall, is what it is needed for here.
 
 # %% [markdown]
 # ## Hybrid search is a choice
