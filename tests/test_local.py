@@ -154,7 +154,7 @@ def test_the_score_is_the_mean_of_late_interaction_and_the_dense_cosine() -> Non
     eye = np.eye(3, dtype=np.float32)
     query = Reading(vector=eye[0], tokens=eye[[0, 1]], length=4)
     document = Reading(vector=np.array([0.6, 0.8, 0], np.float32), tokens=eye[[0, 2]], length=4)
-    assert late_interaction.score(query, document) == pytest.approx((0.5 + 0.6) / 2)
+    assert late_interaction.score(query, [document]) == pytest.approx([(0.5 + 0.6) / 2])
 
 
 def test_scores_do_not_depend_on_the_cache() -> None:

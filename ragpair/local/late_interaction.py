@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,13 +38,22 @@ class Reading:
     length: int
 
 
-def score(query: Reading, document: Reading) -> float:
-    """How well the document answers the query, in [-1, 1]."""
-    if not len(query.tokens) or not len(document.tokens):
-        return -1.0
-    late = float((query.tokens @ document.tokens.T).max(axis=1).mean())
-    dense = float(query.vector @ document.vector)
-    return min(1.0, max(-1.0, (late + dense) / 2))
+def score(query: Reading, documents: Sequence[Reading]) -> list[float]:
+    """How well each document answers the query, in [-1, 1].
+
+    All token vectors go through one product: fifty small ones cost ten times as much, since BLAS wakes its threads for
+    each.
+    """
+    scores = np.full(len(documents), -1.0)
+    worded = [index for index, document in enumerate(documents) if len(document.tokens)]
+    if not worded or not len(query.tokens):
+        return scores.tolist()
+    tokens = [documents[index].tokens for index in worded]
+    starts = np.cumsum([0, *map(len, tokens[:-1])])
+    best = np.maximum.reduceat(query.tokens @ np.concatenate(tokens).T, starts, axis=1)
+    dense = np.stack([documents[index].vector for index in worded]) @ query.vector
+    scores[worded] = np.clip((best.mean(axis=0) + dense) / 2, -1.0, 1.0)
+    return scores.tolist()
 
 
 class Readings:

@@ -130,7 +130,7 @@ class OnnxModel:
         for text, reading in zip(unread, fresh, strict=True):
             read[text] = reading
             self._readings.put(text, reading)
-        scores = {text: late_interaction.score(asked_reading, reading) for text, reading in read.items()}
+        scores = dict(zip(read, late_interaction.score(asked_reading, list(read.values())), strict=True))
         return [scores[text] for text in documents]
 
     # --- texts to tokens -------------------------------------------------------------------------------------------
