@@ -235,17 +235,20 @@ table.round(3)
 
 # %%
 low, high = bounds["NDCG@10"]
+alone = interval(without["NDCG@10"].to_numpy())
 least = (high - low) / 2  # how far a difference must be from 0 to be seen
 gain = float(table.loc["NDCG@10", "difference"])
-print(f"With {N} questions, differences in NDCG@10 below {least:.3f} mean nothing.")
+print(f"With {N} questions, NDCG@10 of recall alone lies between {alone[0]:.2f} and {alone[1]:.2f}.")
 if reranker is None:
     print("There is no reranker, hence no difference.")
-elif low > 0:
-    print(f"Reranking gains {gain:.3f}, and the interval is above 0: it helps on this table.")
-elif high < 0:
-    print(f"Reranking loses {-gain:.3f}, and the interval is below 0: leave this reranker out.")
 else:
-    print(f"The difference is {gain:+.3f}, and the interval holds 0: this table does not show that the reranker helps.")
+    print(f"Differences between the two below {least:.3f} mean nothing: this one is {gain:+.3f}.")
+    if low > 0:
+        print("The interval is above 0: reranking helps on these questions.")
+    elif high < 0:
+        print("The interval is below 0: leave this reranker out.")
+    else:
+        print("The interval holds 0: these questions do not show that reranking helps.")
 
 # %% [markdown]
 # ## top_n
@@ -277,7 +280,7 @@ pd.DataFrame(
 # precision that still keeps 95 % of the right documents.
 
 # %%
-from ragpair import ConfigurationError
+from ragpair import ConfigurationError, InvalidInput
 from ragpair.calibrate import calibrate
 
 KEPT = 0.95
@@ -295,17 +298,22 @@ def judged(ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([score for score, _ in pairs]), np.array([right for _, right in pairs])
 
 
-best_f1 = calibrate(*judged(half_a), score_kind=score_kind)
-keeping = None
-for precision in np.geomspace(1, 0.5 / fetch_k, 200):
-    try:
-        keeping = calibrate(*judged(half_a), score_kind=score_kind, precision=float(precision))
-    except ConfigurationError:  # no line is as precise
-        continue
-    if keeping.recall >= KEPT:
-        break
-print("best F1:   ", best_f1)
-print("keeps 95 %:", keeping)
+lines = {"no line": -np.inf}
+try:
+    best_f1 = calibrate(*judged(half_a), score_kind=score_kind)
+    lines["best F1"] = best_f1.threshold
+    print("best F1:   ", best_f1)
+    for precision in np.geomspace(1, 0.5 / fetch_k, 200):
+        try:
+            keeping = calibrate(*judged(half_a), score_kind=score_kind, precision=float(precision))
+        except ConfigurationError:  # no line is as precise
+            continue
+        if keeping.recall >= KEPT:
+            lines["keeps 95 %"] = keeping.threshold
+            print("keeps 95 %:", keeping)
+            break
+except InvalidInput as exc:  # right documents score no higher than wrong ones
+    print("No line can be drawn.", exc)
 
 
 # %%
@@ -322,13 +330,7 @@ def effect(ids: list[str], line: float) -> dict[str, float]:
     }
 
 
-checked = pd.DataFrame(
-    {
-        "no line": effect(half_b, -np.inf),
-        "best F1": effect(half_b, best_f1.threshold),
-        "keeps 95 %": effect(half_b, keeping.threshold),
-    }
-)
+checked = pd.DataFrame({name: effect(half_b, line) for name, line in lines.items()})
 checked.round(3)
 
 # %% [markdown]
@@ -336,46 +338,40 @@ checked.round(3)
 # answers, 90 % at least, and drops a fifth of the documents or more. Otherwise it costs more than it gives.
 
 # %%
-line = keeping.threshold
-safe = checked.loc["right answers kept", "keeps 95 %"] >= 0.9
-useful = checked.loc["documents a question", "keeps 95 %"] <= 0.8 * checked.loc["documents a question", "no line"]
-min_score = float(f"{line:.6g}") if safe and useful else None
+min_score = None
+if "keeps 95 %" in lines:
+    right_kept, documents_kept = checked["keeps 95 %"].iloc[:2]
+    if right_kept >= 0.9 and documents_kept <= 0.8 * checked.loc["documents a question", "no line"]:
+        min_score = float(f"{lines['keeps 95 %']:.6g}")
 print("min_score:", min_score)
 
 # %%
 values, right = judged([*questions, *off_topic])
 fig, ax = plt.subplots(figsize=(7, 3.5))
 bins = np.linspace(values.min(), values.max(), 41)
-ax.hist(
-    values[~right],
-    bins,
-    weights=np.full((~right).sum(), 1 / (~right).sum()),
-    color="lightgrey",
-    edgecolor="grey",
-    label="wrong",
-)
-ax.hist(
-    values[right],
-    bins,
-    weights=np.full(right.sum(), 1 / right.sum()),
-    histtype="step",
-    color="black",
-    linewidth=1.5,
-    label="right",
-)
-ax.axvline(line, color="tab:blue", linestyle="--", label=f"keeps 95 %: {line:.3g}")
-ax.axvline(best_f1.threshold, color="tab:blue", linestyle=":", label=f"best F1: {best_f1.threshold:.3g}")
+
+
+def shares(of: np.ndarray) -> np.ndarray:
+    return np.full(len(of), 1 / len(of))
+
+
+ax.hist(values[~right], bins, weights=shares(values[~right]), color="lightgrey", edgecolor="grey", label="wrong")
+ax.hist(values[right], bins, weights=shares(values[right]), histtype="step", color="black", lw=1.5, label="right")
+for (name, line), style in zip(list(lines.items())[1:], (":", "--"), strict=False):
+    ax.axvline(line, color="tab:blue", linestyle=style, label=f"{name}: {line:.3g}")
+cut = min(list(lines.values())[1:], default=-np.inf)
+above = [(values[which] >= cut).mean() for which in (right, ~right)]
+ax.set_title(f"{above[0]:.0%} of the right and {above[1]:.0%} of the wrong documents pass the lower line")
 ax.set(xlabel=f"score ({score_kind})", ylabel="share of the documents of its kind")
-above = [(values[which] >= line).mean() for which in (right, ~right)]
-ax.set_title(f"{above[0]:.0%} of the right documents and {above[1]:.0%} of the wrong ones score above the dashed line")
 ax.legend()
 plt.show()
 
 # %% [markdown]
 # ## What fetch_k costs
 #
-# One question at a time, as one customer sees it: twenty questions, embedded and recalled once, then reranked with more
-# and more candidates. On a server that others use, measure again at your busy hour.
+# One question at a time, as one customer sees it: twenty questions, recalled and then reranked, with more and more
+# candidates. The embedded reranker remembers the documents that it has read, so its times jump, and say nothing about
+# a server's. On a server that others use, measure again at your busy hour.
 
 # %%
 import time
@@ -450,10 +446,36 @@ headline = {
     "recall_at_fetch_k": recall_at[fetch_k],
     "hit_at_top_n": hit_at[top_n],
     "differences_below_mean_nothing": least,
-    "right_answers_kept_on_the_other_half": float(checked.loc["right answers kept", "keeps 95 %"]),
+    "right_answers_kept_on_the_other_half": float(checked.loc["right answers kept"].iloc[-1]),
 }
 
 # %% [markdown]
+# ## What came out here
+#
+# (Of the help desk and the models in this process. Your table above says what came out for yours.)
+#
+# - **Recall** is weak: the first document is right for 41 % of the questions, and it takes 40 of 76 documents to have
+#   the answers of all questions but one. A `fetch_k` of half the collection says that the embedding model is too small
+#   for these texts: answers without titles, questions in other words. Try a larger one before anything else.
+# - **Reranking** gains 0.030 NDCG@10, and 78 questions show differences from about 0.031 on. That is the edge of what
+#   this table can tell: hit@1 rises, hit@5 falls. Four times as many questions would halve the interval.
+# - **min_score**: right and wrong documents overlap. The line with the best F1 drops most right answers; the one that
+#   keeps 95 % drops two documents of seventeen. So none is recommended. Whether another reranker separates them better,
+#   the histogram shows at once.
+#
 # ## What you would change in production
 #
-# TODO
+# - **Models.** `vllm serve Qwen/Qwen3-Embedding-0.6B --runner pooling` on a GPU, and a reranker by the launch line in the
+#   README; then the first two lines of the parameters.
+# - **Questions.** 200 from your logs, with those that nobody could answer among them. Where a second document answers a
+#   question, too, add a row with it. Keep a part that you never tune on, and look at it once.
+# - **Again, whenever** the model, the engine's version or the texts change, with the same CSV: `fetch_k` and `top_n`
+#   move slowly, but `min_score` holds for one reranker only. Store the table of each run beside the versions.
+# - **Documents.** Here the index holds only the answers of the table. With the rest of your collection in it, recall is
+#   harder: add those rows to `documents`, or evaluate on the collection that you have, with the ids of its payload.
+# - **Long answers** are an error that names them. `{"base_url": ..., "too_long": "truncate"}` cuts them; a reranker may
+#   read them in `"windows"`.
+# - **Watch** in operation: the share of questions with nothing above `min_score`, the best score's distribution by week
+#   against the histogram above, and p95 of both calls.
+# - **Left out:** whether the language model's answer was right (this judges what it reads), several languages in one
+#   table, and filters.
