@@ -465,8 +465,8 @@ headline = {
 #
 # ## What you would change in production
 #
-# - **Models.** `vllm serve Qwen/Qwen3-Embedding-0.6B --runner pooling` on a GPU, and a reranker by the launch line in the
-#   README; then the first two lines of the parameters.
+# - **Models.** `vllm serve Qwen/Qwen3-Embedding-0.6B --runner pooling` on a GPU, and a reranker by the launch line in
+#   the README; then the first two lines of the parameters.
 # - **Questions.** 200 from your logs, with those that nobody could answer among them. Where a second document answers a
 #   question, too, add a row with it. Keep a part that you never tune on, and look at it once.
 # - **Again, whenever** the model, the engine's version or the texts change, with the same CSV: `fetch_k` and `top_n`
