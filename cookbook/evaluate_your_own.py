@@ -370,8 +370,8 @@ plt.show()
 # ## What fetch_k costs
 #
 # One question at a time, as one customer sees it: twenty questions, recalled and then reranked, with more and more
-# candidates. The embedded reranker remembers the documents that it has read, so its times jump, and say nothing about
-# a server's. On a server that others use, measure again at your busy hour.
+# candidates. The embedded reranker remembers the documents that it has read, so its times jump, and say nothing about a
+# server's. On a server that others use, measure again at your busy hour.
 
 # %%
 import time
