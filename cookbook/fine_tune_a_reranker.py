@@ -36,7 +36,7 @@ TRAIN = False  # True: pip install torch sentence-transformers datasets accelera
 # of bank customers in 77 intents (Casanueva et al. 2020, CC BY 4.0). Each intent is made an entry here: its name in
 # words, and one question.
 #
-# 62 of the entries have up to 40 training questions each, 2,472 in all. The other 15 are in no training: they stand for
+# 62 of the entries have up to 40 training questions each, 2,470 in all. The other 15 are in no training: they stand for
 # entries that are written after it. Questions that are measured come from the test part of the set; training questions
 # that are equal to one of them but for punctuation were dropped.
 
@@ -145,13 +145,13 @@ def fine_tune(columns: dict[str, list[Any]], watched: list[dict[str, Any]], sett
             num_train_epochs=settings["epochs"],
             per_device_train_batch_size=settings["batch_size"],
             learning_rate=settings["learning_rate"],
-            warmup_steps=0.1,
+            warmup_steps=0.05,
             seed=settings["seed"],
             use_cpu=True,
             bf16=True,  # faster on CPUs that have AVX-512 BF16; leave it out on others
             logging_steps=25,
             eval_strategy="steps",
-            eval_steps=310,
+            eval_steps=150,
             save_strategy="no",
             report_to="none",
         ),
@@ -189,10 +189,12 @@ steps, values = zip(*run["curve"]["dev_ndcg@10"], strict=True)
 loss_steps, losses = zip(*run["curve"]["loss"], strict=True)
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
 left.plot(loss_steps, losses, color="black")
-left.set(xlabel="step", ylabel="loss, mean of 25 steps", title="The loss")
+left.set(xlabel="step", ylabel="loss, mean of 25 steps", title="The loss falls to the end")
 right.plot(steps, values, color="black", marker="o")
 right.axhline(run["curve"]["dev_ndcg@10 of recall"], color="grey", linestyle="--", label="recall alone")
-right.set(xlabel="step", ylabel="NDCG@10, questions kept back", title="TITLE", ylim=(0, 1))
+right.set(
+    xlabel="step", ylabel="NDCG@10, questions kept back", title="Recall is passed after half of the steps", ylim=(0, 1)
+)
 right.legend()
 fig.tight_layout()
 plt.show()
@@ -255,19 +257,29 @@ ax.errorbar(
 )
 ax.axvline(0, color="black", linewidth=0.8)
 ax.invert_yaxis()
-ax.set(xlabel="change of NDCG@10 against recall alone", title="TITLE2")
+ax.set(xlabel="change of NDCG@10 against recall alone", title="A gain on the trained entries, losses everywhere else")
 plt.show()
 change.round(3)
 
 # %% [markdown]
-# TEXT
+# **What came out.**
+#
+# - On the entries that it was trained for, the fine-tuned model gains 0.031 (0.816 to 0.847), and the interval is above
+#   0. That is what 2,470 labelled questions and 17 minutes on two cores bought.
+# - The same questions, indexed instead of trained on, give 0.954. No step of the training comes near that. Where
+#   questions repeat, a known question is the best description of its entry.
+# - That index has a price, too: an entry without questions of its own is crowded out, and the 15 new ones fall from
+#   0.846 to 0.622. Give each new entry some questions on the day that it is written.
+# - The fine-tuned model ranks the new entries of the same bank worse than recall alone by 0.114, the products by 0.091,
+#   and the help desk by 0.371, to half of what it was. It has learnt 62 entries, and little of what makes an answer fit
+#   a question.
+# - The embedded late interaction changes little, in either direction: it needs no training, and promises nothing.
 #
 # ## When not to
 #
 # - **Not before you have indexed the questions.** It costs nothing, is updated by adding a row, and see the second line
 #   of the table.
-# - **Not for one chain over several domains.** The model has read 62 entries of one bank, and has forgotten nothing
-#   only because it knew nothing else: its head was new. Everything else is ranked worse than with no reranker at all.
+# - **Not for one chain over several domains.** What it was not trained for is ranked worse than with no reranker.
 # - **Not where entries come and go.** Look at the second bar: it is what the day after the training looks like.
 # - **Not before you have tried a reranker that somebody trained on millions of pairs.** Start one as the README says,
 #   set `RERANK` to its address, and run this notebook again: it gets a row in the table, on all four sets, without any
