@@ -26,7 +26,23 @@ def test_numbers_that_a_broken_prompt_of_recall_or_a_reranker_of_other_candidate
     executed: Executed, labelled: Path
 ) -> None:
     headline = executed("fine_tune_a_reranker")
-    assert headline == {}
+    assert headline["dense_bank"] == pytest.approx(0.816, abs=0.01)
+    assert headline["embedded_bank"] == pytest.approx(0.815, abs=0.01)
+    assert headline["dense_help_desk"] == pytest.approx(0.749, abs=0.015)
+    assert headline["embedded_help_desk"] == pytest.approx(0.761, abs=0.015)
+
+
+def test_the_record_shows_a_gain_in_domain_and_losses_out_of_domain_or_its_sets_were_mixed_up() -> None:
+    run = json.loads((FINE_TUNE / "run.json").read_text(encoding="utf-8"))["ndcg@10"]
+    mean = {name: {task: float(np.mean(values)) for task, values in row.items()} for name, row in run.items()}
+    change = {task: mean["fine-tuned"][task] - mean["dense"][task] for task in mean["dense"]}
+    assert 0.01 < change["bank, trained entries"] < 0.06
+    assert change["bank, entries added later"] < -0.08
+    assert change["help desk"] < -0.3
+    assert change["electronics"] < -0.05
+    indexed = mean["dense, training questions indexed"]
+    assert indexed["bank, trained entries"] > mean["fine-tuned"]["bank, trained entries"] + 0.05
+    assert indexed["bank, entries added later"] < mean["dense"]["bank, entries added later"] - 0.15
 
 
 def test_the_notebook_shows_the_functions_that_the_record_was_made_with() -> None:
