@@ -8,7 +8,7 @@ questions of the test part, of both kinds of entries, among all 77.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,7 @@ class Bank:
     known: dict[str, str]  # the entries that there are when the training runs
     train: list[tuple[str, str]]  # question and the entry that answers it
     dev: list[tuple[str, str]]
+    later: list[tuple[str, str]]  # five questions for each of the other entries, in no training
     test_known: Task
     test_new: Task
 
@@ -58,8 +59,8 @@ def bank(per_intent: int = 40, dev: int = 2, test: int = 10) -> Bank:
     new = set(list(entries)[::5][:15])
     known = {intent: text for intent, text in entries.items() if intent not in new}
 
-    def questions(begin: int, count: int) -> list[tuple[str, str]]:
-        return [(text, intent) for intent in known for text in of[intent][begin : begin + count]]
+    def questions(intents: Iterable[str], begin: int, count: int) -> list[tuple[str, str]]:
+        return [(text, intent) for intent in intents for text in of[intent][begin : begin + count]]
 
     def measured(intents: set[str]) -> Task:
         queries = {
@@ -70,7 +71,14 @@ def bank(per_intent: int = 40, dev: int = 2, test: int = 10) -> Bank:
         }
         return Task(entries, queries, {query: {query.split("/")[0]: 1} for query in queries})
 
-    return Bank(known, questions(1 + dev, per_intent), questions(1, dev), measured(set(known)), measured(new))
+    return Bank(
+        known,
+        train=questions(known, 1 + dev, per_intent),
+        dev=questions(known, 1, dev),
+        later=questions(sorted(new), 1, 5),
+        test_known=measured(set(known)),
+        test_new=measured(new),
+    )
 
 
 def help_desk() -> Task:

@@ -30,6 +30,7 @@ def test_numbers_that_a_broken_prompt_of_recall_or_a_reranker_of_other_candidate
     assert headline["embedded_bank"] == pytest.approx(0.815, abs=0.01)
     assert headline["dense_help_desk"] == pytest.approx(0.749, abs=0.015)
     assert headline["embedded_help_desk"] == pytest.approx(0.761, abs=0.015)
+    assert headline["questions_indexed_later_entries"] == pytest.approx(0.871, abs=0.02)
 
 
 def test_the_record_shows_a_gain_in_domain_and_losses_out_of_domain_or_its_sets_were_mixed_up() -> None:
@@ -112,7 +113,7 @@ def test_nothing_that_is_measured_was_trained_on(monkeypatch: pytest.MonkeyPatch
     from fine_tune import sets
 
     bank = sets.bank()
-    trained = {question.casefold() for question, _ in [*bank.train, *bank.dev]}
+    trained = {question.casefold() for question, _ in [*bank.train, *bank.dev, *bank.later]}
     for task in (bank.test_known, bank.test_new):
         assert not trained & {question.casefold() for question in task.queries.values()}
     assert not {question for question, _ in bank.train} & {question for question, _ in bank.dev}
