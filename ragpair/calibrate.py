@@ -72,19 +72,23 @@ def calibrate(
     relevant: ArrayLike,
     *,
     precision: float | None = None,
+    recall: float | None = None,
     score_kind: ScoreKind = "probability",
 ) -> Calibration:
     """Fits a threshold and a probability from judged pairs.
 
-    The threshold has the best F1 on these pairs, or the best recall at the `precision` asked for; where several do as
-    well, the one that keeps most. It lies half-way to the next lower score, so that an engine's last digits decide
-    nothing. The probability is Platt's scaling: a logistic regression on the score, with a regularisation so weak (C=10
-    on scores of spread 1) that it matters only where few pairs overlap, and keeps the slope finite where none do.
+    The threshold has the best F1 on these pairs, or the best recall at the `precision` asked for, or the best precision
+    at the `recall` asked for; where several do as well, the one that keeps most. Ask for recall where a query has one
+    relevant document among many: the best F1 may drop most of those. The threshold lies half-way to the next lower
+    score, so that an engine's last digits decide nothing. The probability is Platt's scaling: a logistic regression on
+    the score, with a regularisation so weak (C=10 on scores of spread 1) that it matters only where few pairs overlap,
+    and keeps the slope finite where none do.
 
     Args:
         scores: Of pairs of query and document, from one reranker, in any order.
         relevant: For each score 1 or True if the document answers the query, else 0 or False.
-        precision: The share of relevant documents wanted among those kept, above 0 and at most 1; None is the best F1.
+        precision: The share of relevant documents wanted among those kept, above 0 and at most 1.
+        recall: The share of the relevant documents that is to be kept, above 0 and at most 1; not both.
         score_kind: What the scores are: "probability", as from a `Reranker` by default, or with `scores="raw"` what
             its `describe()["score_kind"]` says.
 
@@ -96,8 +100,11 @@ def calibrate(
     """
     if score_kind not in get_args(ScoreKind):
         raise ConfigurationError(f"score_kind={score_kind!r} is none of {', '.join(get_args(ScoreKind))}.")
-    if precision is not None and not 0 < precision <= 1:
-        raise ConfigurationError(f"precision={precision} must be above 0 and at most 1.")
+    for name, wanted in (("precision", precision), ("recall", recall)):
+        if wanted is not None and not 0 < wanted <= 1:
+            raise ConfigurationError(f"{name}={wanted} must be above 0 and at most 1.")
+    if precision is not None and recall is not None:
+        raise ConfigurationError("precision= and recall= cannot both be asked for: one threshold decides both.")
     values, labels = _numbers(scores), _labels(relevant)
     if len(values) != len(labels):
         raise InvalidInput(f"{len(values)} scores and {len(labels)} labels: each score needs one.")
@@ -113,14 +120,14 @@ def calibrate(
             "The relevant pairs do not score higher than the others, so no threshold can help. Are the labels swapped, "
             "or the scores of another order? If not, the reranker ranks wrongly: look at its describe()."
         )
-    threshold, reached, recall = _threshold(values, labels, precision)
+    threshold, reached, kept = _threshold(values, labels, precision, recall)
     if len(values) < TRUSTED:
         warnings.warn(
             f"{len(values)} judged pairs give a rough line: judge {TRUSTED} or more before you rely on it.",
             RagpairWarning,
             stacklevel=2,
         )
-    return Calibration(threshold, reached, recall, slope, intercept, score_kind, len(values))
+    return Calibration(threshold, reached, kept, slope, intercept, score_kind, len(values))
 
 
 def _platt(x: Scale, labels: NDArray[np.bool_]) -> tuple[float, float]:
@@ -134,19 +141,23 @@ def _platt(x: Scale, labels: NDArray[np.bool_]) -> tuple[float, float]:
     return slope, float(model.intercept_[0]) - slope * mean
 
 
-def _threshold(values: Scale, labels: NDArray[np.bool_], wanted: float | None) -> tuple[float, float, float]:
+def _threshold(
+    values: Scale, labels: NDArray[np.bool_], precise: float | None, complete: float | None
+) -> tuple[float, float, float]:
     """Threshold, and its precision and recall."""
     precision, recall, lines = _sklearn("metrics").precision_recall_curve(labels, values)
     precision, recall = precision[:-1], recall[:-1]  # the last point keeps nothing and has no threshold
-    if wanted is None:
-        best = int(np.argmax(2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)))
-    else:
-        reached = np.flatnonzero(precision >= wanted)
+    if precise is not None:
+        reached = np.flatnonzero(precision >= precise)
         if not reached.size:
             raise ConfigurationError(
-                f"No threshold reaches precision={wanted}: on these pairs the best is {precision.max():.3f}."
+                f"No threshold reaches precision={precise}: on these pairs the best is {precision.max():.3f}."
             )
         best = int(reached[0])  # the lowest line has the best recall
+    elif complete is not None:
+        best = int(np.argmax(np.where(recall >= complete, precision, -1.0)))
+    else:
+        best = int(np.argmax(2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)))
     line = float(lines[best])
     if best:
         between = (float(lines[best - 1]) + line) / 2

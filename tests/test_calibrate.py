@@ -119,6 +119,27 @@ class TestThreshold:
         lower = x[x < line.threshold]
         assert all(labels[x >= other].mean() < 0.9 for other in np.unique(lower))
 
+    def test_keeps_a_wanted_share_of_the_relevant_with_the_best_precision(self) -> None:
+        x, labels = drawn(1.0, -1.0, n=3000)
+        line = calibrate(x, labels, score_kind="logit", recall=0.95)
+        assert line.recall >= 0.95
+        for threshold in np.unique(x):
+            kept = x >= threshold
+            if labels[kept].sum() >= 0.95 * labels.sum():
+                assert labels[kept].mean() <= line.precision + 1e-12
+
+    def test_one_relevant_document_among_many_wants_recall(self) -> None:
+        scores = [0.9, *[0.5] * 4, *[0.4] * 30, *[0.2] * 60]
+        labels = [1, *[1, 0, 0, 0], *[1] * 2, *[0] * 28, *[0] * 60]
+        assert calibrate(scores, labels).recall == 0.5
+        line = calibrate(scores, labels, recall=1)
+        assert (line.threshold, line.recall) == (pytest.approx(0.3), 1.0)
+
+    def test_precision_and_recall_cannot_both_be_asked_for(self) -> None:
+        x, labels = drawn(1.0, -1.0, n=100)
+        with pytest.raises(ConfigurationError, match="cannot both be asked for"):
+            calibrate(x, labels, score_kind="logit", precision=0.9, recall=0.9)
+
     def test_a_precision_out_of_reach_is_refused_with_the_best_one(self) -> None:
         scores, labels = repeated([0.1, 0.5, 0.9, 0.9], [0, 0, 1, 0], 20)
         with pytest.raises(ConfigurationError, match=r"precision=0.8: on these pairs the best is 0.500"):
@@ -186,6 +207,11 @@ class TestBadInput:
         with pytest.raises(InvalidInput, match=message) as caught:
             calibrate(scores, labels)
         assert caught.value.index == index
+
+    @pytest.mark.parametrize("recall", [0.0, -0.1, 1.01, float("nan")])
+    def test_a_recall_that_cannot_be(self, recall: float) -> None:
+        with pytest.raises(ConfigurationError, match="recall="):
+            calibrate(self.SCORES, self.LABELS, recall=recall)
 
     @pytest.mark.parametrize("precision", [0.0, -0.1, 1.01, float("nan")])
     def test_a_precision_that_cannot_be(self, precision: float) -> None:
