@@ -11,7 +11,8 @@ their median, each counted by its relevance, so that thirty cheap cases beside t
 expensive. Twice the typical value is 0.67, half of it 0.33, and a cent more or less is nothing.
 
 With W the sum of |w|, a document keeps between 1 / (1 + W) of its relevance and all of it. So nothing ever overtakes
-what is more than 1 + W times as relevant, whatever it costs and however it sells.
+what is more than 1 + W times as relevant, whatever it costs and however it sells; and however large the weights,
+relevance remains a factor.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def blend(
             (or NaN) where it is not known, which counts like the typical value. Units don't matter, but 0 must mean
             nothing of it: ratings from 1 to 5 lie too close together to count, max(rating - 3, 0) does not.
         weights: How much a signal counts; its sign says which way: above 0 more is better, below 0 less is. With
-            {"price": -0.5} the dearest keeps 1 / 1.5 of its relevance, and what is free keeps it all.
+            {"price": -0.5} the most expensive keeps at least 1 / 1.5 of its relevance, and what is free keeps it all.
         calibration: Makes probabilities of scores that are none, such as logits and cosines, or truer ones of those
             that are; `ragpair.calibrate.calibrate` fits it on judged pairs.
         score_kind: What the relevance is. Where it is no probability, it takes a calibration for that kind.
