@@ -19,7 +19,7 @@ import nbformat
 from nbclient import NotebookClient
 
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
-TIMEOUT = 900  # seconds a cell; a machine that is busy with other things is slow
+TIMEOUT = 1800  # seconds for a cell; a machine that is busy with other things is slow
 
 Notebook = nbformat.NotebookNode
 
