@@ -87,9 +87,10 @@ def _template(subject: Subject, folder: str) -> Flag:
 def _cautions(subject: Subject) -> Iterator[str]:
     rule = subject.rule
     if subject.facts.architecture == "":
+        own = " (None for a cross-encoder of your own)" if subject.task == "rerank" else ""
         yield (
             f"{subject.name!r} is not in the catalogue: these flags are those of any model. Compare what comes back "
-            "with its card, and tell ragpair its family=."
+            f"with its card, and tell ragpair its family={own}."
         )
     if rule.unsure:
         yield f"Nobody has checked this launch: {rule.unsure}."
