@@ -21,7 +21,10 @@
 # At first everything runs in this process: small embedded models, Qdrant in memory, and rules in place of a chat
 # model. The next cell is the only one to change for your own servers. The embedded models are for trying the chain
 # out. How far they go is measured here, and where they gain nothing, the text says so. The text speaks of their
-# numbers; with your models the tables and plots show yours.
+# numbers; with your models the tables and plots show yours. The notebook runs in the folder `cookbook/` of a clone.
+
+# %%
+# pip install "ragpair[cookbook]"
 
 # %% tags=["parameters"]
 EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}
@@ -29,7 +32,12 @@ EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}
 QDRANT = {"location": ":memory:"}
 # QDRANT = {"url": "http://localhost:6333"}
 CHAT = None  # offline: a rule condenses follow-ups, and the best passage is quoted
-# CHAT = {"base_url": "http://localhost:8002/v1", "model": "Qwen/Qwen3-8B", "api_key": "none"}
+# CHAT = {
+#     "base_url": "http://localhost:8002/v1",
+#     "model": "Qwen/Qwen3-8B",
+#     "api_key": "none",
+#     "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},  # else every rewritten question waits for it
+# }
 
 # %%
 import re
@@ -93,7 +101,8 @@ pd.DataFrame(
 #
 # A passage is its title and its text. Category, language and date go beside the vector, into what Qdrant calls the
 # payload; they are not embedded. The point's id is a uuid5 of the passage's id, so a passage that is ingested again
-# replaces its old version. `force_recreate` drops a collection of that name first, which suits a notebook.
+# replaces its old version. `force_recreate` drops a collection of that name first, which suits a notebook. The indexes
+# on the payload come before the data, since Qdrant builds its graph with them.
 
 
 # %%
@@ -115,18 +124,14 @@ documents = [
     for passage in desk.passages
 ]
 embeddings = RagpairEmbeddings(**EMBED)
-store = QdrantVectorStore.from_documents(
-    documents,
-    embeddings,
-    ids=[point_id(passage.id) for passage in desk.passages],
-    collection_name="kestova-help-en",
-    force_recreate=True,
-    **QDRANT,
+store = QdrantVectorStore.construct_instance(  # an empty collection
+    embeddings, client_options=QDRANT, collection_name="kestova-help-en", force_recreate=True
 )
 for field, schema in [("category", "keyword"), ("language", "keyword"), ("updated", "datetime")]:
     with warnings.catch_warnings():  # an index only matters on a server; in memory the client says that it does nothing
         warnings.filterwarnings("ignore", message="Payload indexes have no effect")
         store.client.create_payload_index("kestova-help-en", f"metadata.{field}", field_schema=schema)
+store.add_documents(documents, ids=[point_id(passage.id) for passage in desk.passages])
 store.client.count("kestova-help-en").count
 
 # %% [markdown]
@@ -318,33 +323,45 @@ print(f"scores are of the kind {score_kind!r}; threshold {line.threshold:.3f}, f
 def outcomes(questions: list[helpdesk.Question], threshold: float) -> dict[str, float]:
     """What becomes of the questions, as shares."""
     kept = {one.id: best_score(one) >= threshold for one in questions}
+    read = {  # what the chat model is given
+        one.id: {d.metadata["id"] for d in reranked[one.id][:3] if d.metadata["relevance_score"] >= threshold}
+        for one in questions
+    }
     with_answer, without = [one for one in questions if one.right], [one for one in questions if not one.right]
     first = {one.id: reranked_ids[one.id][0] in one.right for one in with_answer}
     return {
         "answered right": float(np.mean([kept[one.id] and first[one.id] for one in with_answer])),
         "answered wrong": float(np.mean([kept[one.id] and not first[one.id] for one in with_answer])),
-        "refused": float(np.mean([not kept[one.id] for one in with_answer])),
-        "no answer here: refused": float(np.mean([not kept[one.id] for one in without])),
+        "has an answer: refused": float(np.mean([not kept[one.id] for one in with_answer])),
+        "no answer: refused": float(np.mean([not kept[one.id] for one in without])),
+        "right one handed on": float(np.mean([bool(read[one.id] & set(one.right)) for one in with_answer])),
+        "let through: has an answer": sum(kept[one.id] for one in with_answer) / max(sum(kept.values()), 1),
         "on the right side of the line": float(np.mean([kept[one.id] == bool(one.right) for one in questions])),
     }
 
 
-lowest = min(best_score(one) for one in desk.questions)
+lowest = min(document.metadata["relevance_score"] for found in reranked.values() for document in found)
 threshold_effect = pd.DataFrame(
     {
         "no threshold, held-out half": outcomes(held_out, lowest),
         "threshold, half it was fitted on": outcomes(fit, line.threshold),
         "threshold, held-out half": outcomes(held_out, line.threshold),
+        "threshold, both halves": outcomes(desk.questions, line.threshold),
     }
 ).T
-refused = threshold_effect.loc["threshold, held-out half", ["no answer here: refused", "refused"]].tolist()
+refused = threshold_effect.loc["threshold, held-out half", ["no answer: refused", "has an answer: refused"]].tolist()
 threshold_effect.round(3)
 
 # %%
-grid = np.linspace(lowest, max(best_score(one) for one in desk.questions), 100)
+grid = np.linspace(min(best_score(one) for one in desk.questions), max(best_score(one) for one in desk.questions), 100)
 swept = pd.DataFrame([outcomes(held_out, threshold) for threshold in grid], index=grid)
-ax = swept[["answered right", "answered wrong", "refused", "no answer here: refused"]].plot(
-    figsize=(7, 3.5), color=["0.0", "0.5", "0.75", "0.3"], style=["-", "--", "-.", ":"]
+having = sum(bool(one.right) for one in held_out)
+shares = {name: f"{name} (of {having})" for name in ("answered right", "answered wrong", "has an answer: refused")}
+shares["no answer: refused"] = f"no answer: refused (of {len(held_out) - having})"
+ax = (
+    swept[list(shares)]
+    .rename(columns=shares)
+    .plot(figsize=(7, 3.5), color=["0.0", "0.4", "0.5", "0.2"], style=["-", "--", "-.", ":"])
 )
 ax.axvline(line.threshold, color="0.6", linewidth=6, alpha=0.4)
 ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
@@ -377,22 +394,21 @@ plt.show()
 
 # %%
 passage_of = {passage.id: passage for passage in desk.passages}
-wrong = [
-    {
-        "the customer asks": one.text,
-        "answered with": f"{reranked_ids[one.id][0]}: {passage_of[reranked_ids[one.id][0]].title}",
-        "right would be": f"{one.right[0]}: {passage_of[one.right[0]].title}",
-        "rank of the right one": min(
-            reranked_ids[one.id].index(key) + 1 for key in one.right if key in reranked_ids[one.id]
-        )
-        if set(one.right) & set(reranked_ids[one.id])
-        else None,
-        "score": round(best_score(one), 3),
-    }
-    for one in held_out
-    if one.right and best_score(one) >= line.threshold and reranked_ids[one.id][0] not in one.right
-]
-pd.DataFrame(wrong)
+pd.DataFrame(
+    [
+        {
+            "the customer asks": one.text,
+            "answered with": f"{reranked_ids[one.id][0]}: {passage_of[reranked_ids[one.id][0]].title}",
+            "right would be": f"{one.right[0]}: {passage_of[one.right[0]].title}",
+            "rank of the right one": min(
+                (reranked_ids[one.id].index(key) + 1 for key in one.right if key in reranked_ids[one.id]), default=None
+            ),
+            "score": round(best_score(one), 3),
+        }
+        for one in held_out
+        if one.right and best_score(one) >= line.threshold and reranked_ids[one.id][0] not in one.right
+    ]
+)
 
 # %% [markdown]
 # Three causes:
@@ -478,10 +494,19 @@ retriever = ContextualCompressionRetriever(
     base_compressor=RagpairRerank(**RERANK, top_n=3, min_score=line.threshold),
     base_retriever=store.as_retriever(search_kwargs={"k": 50}),
 )
+
+
+def checked(inputs: dict) -> str:
+    """The answer, if it names a passage, and only such as were found; else the refusal."""
+    named = set(re.findall(r"en-p?\d+", inputs["answer"]))
+    return inputs["answer"] if named and named <= {one.metadata["id"] for one in inputs["context"]} else REFUSAL
+
+
 chain = (
     RunnablePassthrough.assign(standalone=condense)
     | RunnablePassthrough.assign(context=itemgetter("standalone") | retriever)
     | RunnablePassthrough.assign(answer=RunnableBranch((itemgetter("context"), write), lambda _: REFUSAL))
+    | RunnablePassthrough.assign(answer=checked)
 )
 
 # %%
@@ -495,6 +520,26 @@ for said in ("I want to send a monitor back, how?", "And without the box?", "Who
 reply = await chain.ainvoke({"question": "What's the weather going to be like in Lisbon?", "history": []})
 reply["answer"]
 
+# %%
+before = history[:4]  # the two questions about the monitor, and their answers
+unanswered = [one.text for one in desk.questions if not one.right]
+after = [with_topic({"question": text, "history": before}) for text in unanswered]
+
+
+def passes(text: str) -> bool:
+    return rerank_all.compress_documents(recall.invoke(text), text)[0].metadata["relevance_score"] >= line.threshold
+
+
+passing = pd.DataFrame(
+    {
+        "a question without an answer": unanswered,
+        "passes alone": [passes(text) for text in unanswered],
+        "passes after the monitor": [passes(text) for text in after],
+    }
+)
+print(passing.sum(numeric_only=True).to_dict(), "of", len(passing))
+passing[~passing["passes alone"] & passing["passes after the monitor"]]
+
 # %% [markdown]
 # How much does condensing matter? Twenty labelled follow-ups, recalled and reranked without the threshold: as they
 # were typed, as condensed, and as a person would have written them.
@@ -505,7 +550,9 @@ def messages(followup: helpdesk.FollowUp) -> list[BaseMessage]:
     return [message for asked, told in followup.history for message in (HumanMessage(asked), AIMessage(told))]
 
 
-condensed = condense.batch([{"question": one.text, "history": messages(one)} for one in desk.followups])
+condensed = [
+    condense.invoke({"question": one.text, "history": messages(one)}) for one in tqdm(desk.followups, desc="condense")
+]
 asked = {
     "as typed": [one.text for one in desk.followups],
     "condensed": condensed,
@@ -649,7 +696,7 @@ tool = create_retriever_tool(
     retriever,
     "kestova_help",
     "Searches Kestova's FAQ and policies. Takes one complete question in English. An empty result means that they do "
-    "not answer it.",
+    "not answer it. A result does not mean that they do: read whether the passages answer the question.",
     document_prompt=PromptTemplate.from_template("[{id}, updated {updated}]\n{page_content}"),
     response_format="content_and_artifact",
 )
@@ -689,7 +736,8 @@ headline
 # vllm serve Qwen/Qwen3-Reranker-0.6B --runner pooling --port 8001 --hf-overrides \
 #   '{"architectures": ["Qwen3ForSequenceClassification"],
 #     "classifier_from_token": ["no", "yes"], "is_original_qwen3_reranker": true}'
-# vllm serve Qwen/Qwen3-8B --port 8002 --reasoning-parser qwen3  # keeps its thoughts out of the answer
+# vllm serve Qwen/Qwen3-8B --port 8002 --reasoning-parser qwen3 \
+#   --enable-auto-tool-choice --tool-call-parser hermes  # for bind_tools
 # ```
 #
 # - **Questions.** Two hundred or more from your own logs, as many without an answer as your traffic has: `precision`
@@ -701,6 +749,6 @@ headline
 # - **Watch** the share refused and the best passage's scores week by week, the time of each step, and how often a
 #   condensed question differs from what was typed. Read the refused questions: they are the FAQ entries that are
 #   missing.
-# - **Check the answer.** The id that the chat model names must be one of those in `context`; else refuse.
+# - **Check the answer** further than `checked` does: that a passage was found does not say that the answer is in it.
 # - **Left out**: streaming, a customer's own orders and who may see them, personal data in logs, languages mixed in
 #   one collection, tests of the condensing prompt on longer conversations.
