@@ -19,9 +19,10 @@
 # - A follow-up ("Could my wife go instead?") becomes a question that stands alone before anything is searched.
 #
 # At first everything runs in this process: small embedded models, Qdrant in memory, and rules in place of a chat
-# model. The cell that sets `EMBED` is the only one to change for your own servers. The embedded models are for trying the chain
-# out. How far they go is measured here, and where they gain nothing, the text says so. The text speaks of their
-# numbers; with your models the tables and plots show yours. The notebook runs in the folder `cookbook/` of a clone.
+# model. The cell that sets `EMBED` is the only one to change for your own servers. The embedded models are for trying
+# the chain out. How far they go is measured here, and where they gain nothing, the text says so. The text speaks of
+# their numbers; with your models the tables and plots show yours. The notebook runs in the folder `cookbook/` of a
+# clone.
 
 # %%
 # pip install "ragpair[cookbook]"
