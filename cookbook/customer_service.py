@@ -19,9 +19,13 @@
 # - A follow-up ("Could my wife go instead?") becomes a question that stands alone before anything is searched.
 #
 # At first everything runs in this process: small embedded models, Qdrant in memory, and rules in place of a chat
-# model. The next cell is the only one to change for your own servers. The embedded models are for trying the chain
-# out. How far they go is measured here, and where they gain nothing, the text says so. The text speaks of their
-# numbers; with your models the tables and plots show yours.
+# model. The cell that sets `EMBED` is the only one to change for your own servers. The embedded models are for trying
+# the chain out. How far they go is measured here, and where they gain nothing, the text says so. The text speaks of
+# their numbers; with your models the tables and plots show yours. The notebook runs in the folder `cookbook/` of a
+# clone.
+
+# %%
+# pip install "ragpair[cookbook]"
 
 # %% tags=["parameters"]
 EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}
@@ -29,7 +33,12 @@ EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}
 QDRANT = {"location": ":memory:"}
 # QDRANT = {"url": "http://localhost:6333"}
 CHAT = None  # offline: a rule condenses follow-ups, and the best passage is quoted
-# CHAT = {"base_url": "http://localhost:8002/v1", "model": "Qwen/Qwen3-8B", "api_key": "none"}
+# CHAT = {
+#     "base_url": "http://localhost:8002/v1",
+#     "model": "Qwen/Qwen3-8B",
+#     "api_key": "none",
+#     "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},  # else every rewritten question waits for it
+# }
 
 # %%
 import re
@@ -70,7 +79,9 @@ pd.set_option("display.max_colwidth", 160)
 # right there.
 #
 # One of the 78 questions with an answer is 1.3 points in every mean below. Differences of two or three points mean
-# nothing.
+# nothing. Other notebooks have other numbers for this help desk: NDCG@10 of recall is 0.739 here, with the policies 90
+# passages, 0.749 over the 76 FAQ entries in [hybrid_and_filters](hybrid_and_filters.ipynb), and 0.612 over the answers
+# without their titles in [evaluate_your_own](evaluate_your_own.ipynb).
 
 # %%
 desk = helpdesk.load("en")
@@ -93,7 +104,8 @@ pd.DataFrame(
 #
 # A passage is its title and its text. Category, language and date go beside the vector, into what Qdrant calls the
 # payload; they are not embedded. The point's id is a uuid5 of the passage's id, so a passage that is ingested again
-# replaces its old version. `force_recreate` drops a collection of that name first, which suits a notebook.
+# replaces its old version. `force_recreate` drops a collection of that name first, which suits a notebook. The indexes
+# on the payload come before the data, since Qdrant builds its graph with them.
 
 
 # %%
@@ -115,18 +127,14 @@ documents = [
     for passage in desk.passages
 ]
 embeddings = RagpairEmbeddings(**EMBED)
-store = QdrantVectorStore.from_documents(
-    documents,
-    embeddings,
-    ids=[point_id(passage.id) for passage in desk.passages],
-    collection_name="kestova-help-en",
-    force_recreate=True,
-    **QDRANT,
+store = QdrantVectorStore.construct_instance(  # an empty collection
+    embeddings, client_options=QDRANT, collection_name="kestova-help-en", force_recreate=True
 )
 for field, schema in [("category", "keyword"), ("language", "keyword"), ("updated", "datetime")]:
     with warnings.catch_warnings():  # an index only matters on a server; in memory the client says that it does nothing
         warnings.filterwarnings("ignore", message="Payload indexes have no effect")
         store.client.create_payload_index("kestova-help-en", f"metadata.{field}", field_schema=schema)
+store.add_documents(documents, ids=[point_id(passage.id) for passage in desk.passages])
 store.client.count("kestova-help-en").count
 
 # %% [markdown]
@@ -318,33 +326,45 @@ print(f"scores are of the kind {score_kind!r}; threshold {line.threshold:.3f}, f
 def outcomes(questions: list[helpdesk.Question], threshold: float) -> dict[str, float]:
     """What becomes of the questions, as shares."""
     kept = {one.id: best_score(one) >= threshold for one in questions}
+    read = {  # what the chat model is given
+        one.id: {d.metadata["id"] for d in reranked[one.id][:3] if d.metadata["relevance_score"] >= threshold}
+        for one in questions
+    }
     with_answer, without = [one for one in questions if one.right], [one for one in questions if not one.right]
     first = {one.id: reranked_ids[one.id][0] in one.right for one in with_answer}
     return {
         "answered right": float(np.mean([kept[one.id] and first[one.id] for one in with_answer])),
         "answered wrong": float(np.mean([kept[one.id] and not first[one.id] for one in with_answer])),
-        "refused": float(np.mean([not kept[one.id] for one in with_answer])),
-        "no answer here: refused": float(np.mean([not kept[one.id] for one in without])),
+        "has an answer: refused": float(np.mean([not kept[one.id] for one in with_answer])),
+        "no answer: refused": float(np.mean([not kept[one.id] for one in without])),
+        "right one handed on": float(np.mean([bool(read[one.id] & set(one.right)) for one in with_answer])),
+        "let through: has an answer": sum(kept[one.id] for one in with_answer) / max(sum(kept.values()), 1),
         "on the right side of the line": float(np.mean([kept[one.id] == bool(one.right) for one in questions])),
     }
 
 
-lowest = min(best_score(one) for one in desk.questions)
+lowest = min(document.metadata["relevance_score"] for found in reranked.values() for document in found)
 threshold_effect = pd.DataFrame(
     {
         "no threshold, held-out half": outcomes(held_out, lowest),
         "threshold, half it was fitted on": outcomes(fit, line.threshold),
         "threshold, held-out half": outcomes(held_out, line.threshold),
+        "threshold, both halves": outcomes(desk.questions, line.threshold),
     }
 ).T
-refused = threshold_effect.loc["threshold, held-out half", ["no answer here: refused", "refused"]].tolist()
+refused = threshold_effect.loc["threshold, held-out half", ["no answer: refused", "has an answer: refused"]].tolist()
 threshold_effect.round(3)
 
 # %%
-grid = np.linspace(lowest, max(best_score(one) for one in desk.questions), 100)
+grid = np.linspace(min(best_score(one) for one in desk.questions), max(best_score(one) for one in desk.questions), 100)
 swept = pd.DataFrame([outcomes(held_out, threshold) for threshold in grid], index=grid)
-ax = swept[["answered right", "answered wrong", "refused", "no answer here: refused"]].plot(
-    figsize=(7, 3.5), color=["0.0", "0.5", "0.75", "0.3"], style=["-", "--", "-.", ":"]
+having = sum(bool(one.right) for one in held_out)
+shares = {name: f"{name} (of {having})" for name in ("answered right", "answered wrong", "has an answer: refused")}
+shares["no answer: refused"] = f"no answer: refused (of {len(held_out) - having})"
+ax = (
+    swept[list(shares)]
+    .rename(columns=shares)
+    .plot(figsize=(7, 3.5), color=["0.0", "0.4", "0.5", "0.2"], style=["-", "--", "-.", ":"])
 )
 ax.axvline(line.threshold, color="0.6", linewidth=6, alpha=0.4)
 ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
@@ -357,18 +377,21 @@ plt.show()
 
 # %% [markdown]
 # On the held-out half the line at 0.320 refuses 13 of the 16 questions that have no answer; without it, all 16 would
-# be answered. It also refuses 3 of the 39 that have one; two of these had the right passage first. 49 of 55 held-out
-# questions are on the right side, as many in a hundred as on the half that the line was fitted on.
+# be answered. It also refuses 3 of the 39 that have one; two of these had the right passage first. Of the 39 let
+# through, 36 have an answer: 0.92, where 0.9 was asked for. 49 of 55 held-out questions are on the right side, as many
+# in a hundred as on the half that the line was fitted on.
 #
 # What the line aims at was chosen with both halves in view, so these numbers flatter a little. Three aims were tried,
 # each with several settings of `precision`. By best F1, the two others do this on the held-out half: "the first
 # passage is right" gives a line at 0.436, which refuses 15 of the 16 and two thirds of the questions with an answer;
-# "one of the first three is right" gives 0.276, which refuses 10 of the 16 and 1 of the 39. What a wrong answer costs
+# "one of the first three is right" gives 0.274, which refuses 9 of the 16 and 1 of the 39. What a wrong answer costs
 # decides between them.
 #
-# What the line cannot do is tell a right passage from a wrong one. 13 of the 36 answers given are from a wrong
-# passage, and a line at 0.4, which would halve them, refuses four questions in ten. That is work for a better
-# reranker, or for a chat model that reads all three passages: the right one is among them for 0.81 of all questions.
+# What the line cannot do is tell a right passage from a wrong one. Of the 39 answers given 16 are wrong: 13 from a
+# wrong passage, and 3 where there is no answer. A line at 0.4 would halve the 13 and refuse four in ten of the
+# questions with an answer. That is work for a better reranker, or for a chat model that reads all passages that are
+# handed on. The line cuts those, too: the right one is among them for 57 of all 78 questions (0.73), and for 30 of the
+# 39 held-out ones. Without the line it would be among the first three for 0.81 of the 78.
 
 # %% [markdown]
 # ## The wrong answers
@@ -377,33 +400,36 @@ plt.show()
 
 # %%
 passage_of = {passage.id: passage for passage in desk.passages}
-wrong = [
-    {
-        "the customer asks": one.text,
-        "answered with": f"{reranked_ids[one.id][0]}: {passage_of[reranked_ids[one.id][0]].title}",
-        "right would be": f"{one.right[0]}: {passage_of[one.right[0]].title}",
-        "rank of the right one": min(
-            reranked_ids[one.id].index(key) + 1 for key in one.right if key in reranked_ids[one.id]
-        )
-        if set(one.right) & set(reranked_ids[one.id])
-        else None,
-        "score": round(best_score(one), 3),
-    }
-    for one in held_out
-    if one.right and best_score(one) >= line.threshold and reranked_ids[one.id][0] not in one.right
-]
-pd.DataFrame(wrong)
+pd.DataFrame(
+    [
+        {
+            "the customer asks": one.text,
+            "answered with": f"{reranked_ids[one.id][0]}: {passage_of[reranked_ids[one.id][0]].title}",
+            "right would be": f"{one.right[0]}: {passage_of[one.right[0]].title}",
+            "rank of the right one": min(
+                (reranked_ids[one.id].index(key) + 1 for key in one.right if key in reranked_ids[one.id]), default=None
+            ),
+            "score": round(best_score(one), 3),
+        }
+        for one in held_out
+        if one.right and best_score(one) >= line.threshold and reranked_ids[one.id][0] not in one.right
+    ]
+)
 
 # %% [markdown]
-# Three causes:
+# What may have led there (with the embedded models, and as far as we can tell):
 #
-# - **The thing is named, the matter is not.** "Coffee machine", "air fryer", "grill" pull towards passages about
-#   appliances; that a wrong item came, that a present is unwanted, that money is missing is only implied.
-# - **Close relatives.** Late parcel and missed delivery, drops and the protection plan that covers them, guest orders
-#   and two accounts: one condition apart. The right one is mostly second or third, where a chat model would still
-#   read it.
-# - **No word in common.** "How big does my basket need to be so i dont pay postage" has neither "shipping" nor
-#   "cost".
+# - **The thing is named, the matter is not** (3 of the 13). "Coffee machine", "air fryer", "grill" pull towards
+#   passages about appliances; that a wrong item came, that a present is unwanted, that money is missing is only
+#   implied.
+# - **Close relatives** (3). Late parcel and missed delivery, drops and the protection plan that covers them, guest
+#   orders and two accounts: one condition apart. The right one is second or third, where a chat model may still read
+#   it, if it is above the line.
+# - **No content word in common** (2). "How big does my basket need to be so i dont pay postage" has neither "shipping"
+#   nor "cost"; "where can i see where my stuff is" has neither "track" nor "order".
+# - **One word elsewhere** (2). "Deals" leads to price matching, "take it back" to taking away old appliances.
+# - **No cause that we could name** (3). The espresso machine in the workshop, the purchase that is missing in the
+#   profile, the keyboard that came alone.
 #
 # And the held-out questions on the wrong side of the line:
 
@@ -423,9 +449,11 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# What is refused although it has an answer is told as a story ("peeled", "jumped on it") with few of the passage's
-# words. What is answered although it has none borrows the shop's words: gift, dishwasher, money back. Questions about
-# the shop that nobody wrote an answer for are the hard ones, and real traffic is full of them.
+# The three that are refused tell a story ("hate the green", "jumped on it", "pinches my temples") in few of the
+# passage's words; two of them had the right passage first, one a hair below the line. The three that are answered
+# although nothing answers them are near in words only: gift wrap and gift cards, a dishwasher and large appliances,
+# money back and the card that paid. Two of nine such questions about the shop came through, and one of the seven
+# others: too few to say which are harder.
 
 # %% [markdown]
 # ## The chain, with a threshold and a memory
@@ -433,7 +461,8 @@ pd.DataFrame(
 # Two things are added: `min_score` on the reranker, and a step that condenses a follow-up before recall. With `CHAT`
 # set, a chat model rewrites it. Offline a rule stands in: where a message points back ("it", "that", "and ..."), the
 # topic words of the last two questions are put before it. Where no passage is above the line, the branch ends in the
-# refusal, so no chat model is asked to answer.
+# refusal, so no chat model is asked to answer. And where an answer names no passage, or one that was not found,
+# `checked` refuses, too.
 
 
 # %%
@@ -478,10 +507,19 @@ retriever = ContextualCompressionRetriever(
     base_compressor=RagpairRerank(**RERANK, top_n=3, min_score=line.threshold),
     base_retriever=store.as_retriever(search_kwargs={"k": 50}),
 )
+
+
+def checked(inputs: dict) -> str:
+    """The answer, if it names a passage, and only such as were found; else the refusal."""
+    named = set(re.findall(r"en-p?\d+", inputs["answer"]))
+    return inputs["answer"] if named and named <= {one.metadata["id"] for one in inputs["context"]} else REFUSAL
+
+
 chain = (
     RunnablePassthrough.assign(standalone=condense)
     | RunnablePassthrough.assign(context=itemgetter("standalone") | retriever)
     | RunnablePassthrough.assign(answer=RunnableBranch((itemgetter("context"), write), lambda _: REFUSAL))
+    | RunnablePassthrough.assign(answer=checked)
 )
 
 # %%
@@ -495,7 +533,31 @@ for said in ("I want to send a monitor back, how?", "And without the box?", "Who
 reply = await chain.ainvoke({"question": "What's the weather going to be like in Lisbon?", "history": []})
 reply["answer"]
 
+# %%
+before = history[:4]  # the two questions about the monitor, and their answers
+unanswered = [one.text for one in desk.questions if not one.right]
+after = [with_topic({"question": text, "history": before}) for text in unanswered]
+
+
+def passes(text: str) -> bool:
+    return rerank_all.compress_documents(recall.invoke(text), text)[0].metadata["relevance_score"] >= line.threshold
+
+
+passing = pd.DataFrame(
+    {
+        "a question without an answer": unanswered,
+        "passes alone": [passes(text) for text in unanswered],
+        "passes after the monitor": [passes(text) for text in after],
+    }
+)
+print(passing.sum(numeric_only=True).to_dict(), "of", len(passing))
+passing[~passing["passes alone"] & passing["passes after the monitor"]]
+
 # %% [markdown]
+# The rule has its price. It takes "it" anywhere in a message for a pointer back, so a question about something else is
+# given the topic and may rise above the line: of the 32 questions without an answer 7 pass when asked alone, and 10
+# after the two questions about the monitor. A chat model that sees a complete question repeats it.
+#
 # How much does condensing matter? Twenty labelled follow-ups, recalled and reranked without the threshold: as they
 # were typed, as condensed, and as a person would have written them.
 
@@ -505,7 +567,9 @@ def messages(followup: helpdesk.FollowUp) -> list[BaseMessage]:
     return [message for asked, told in followup.history for message in (HumanMessage(asked), AIMessage(told))]
 
 
-condensed = condense.batch([{"question": one.text, "history": messages(one)} for one in desk.followups])
+condensed = [
+    condense.invoke({"question": one.text, "history": messages(one)}) for one in tqdm(desk.followups, desc="condense")
+]
 asked = {
     "as typed": [one.text for one in desk.followups],
     "condensed": condensed,
@@ -641,15 +705,17 @@ print("points before and after:", counts)
 # %% [markdown]
 # ## The same as a tool
 #
-# An agent wants retrieval as a tool. The retriever goes in as it is, with reranker and threshold inside, so a call
-# with a question that the help desk cannot answer returns nothing rather than three odd passages.
+# An agent wants retrieval as a tool. The retriever goes in as it is, with reranker and threshold inside, so most
+# calls with a question that the help desk cannot answer return nothing rather than three odd passages. Not all: 7 of
+# those 32 questions still get some. And the line was fitted on first passages. A second or third one above it need not
+# be relevant, as this call shows.
 
 # %%
 tool = create_retriever_tool(
     retriever,
     "kestova_help",
     "Searches Kestova's FAQ and policies. Takes one complete question in English. An empty result means that they do "
-    "not answer it.",
+    "not answer it. A result does not mean that they do: read whether the passages answer the question.",
     document_prompt=PromptTemplate.from_template("[{id}, updated {updated}]\n{page_content}"),
     response_format="content_and_artifact",
 )
@@ -659,8 +725,8 @@ tool.invoke("can i use paypal or amex").splitlines()
 tool.invoke("Who won the world cup in 1998?")
 
 # %% [markdown]
-# `ChatOpenAI(**CHAT).bind_tools([tool])` offers it to a chat model. Write into the description that an empty result
-# means "not in the help desk"; otherwise models call again with other words.
+# `ChatOpenAI(**CHAT).bind_tools([tool])` offers it to a chat model. The description says that an empty result means
+# "not in the help desk", since models otherwise call again with other words, and that a result proves no answer.
 
 # %%
 found_numbers = {
@@ -689,7 +755,8 @@ headline
 # vllm serve Qwen/Qwen3-Reranker-0.6B --runner pooling --port 8001 --hf-overrides \
 #   '{"architectures": ["Qwen3ForSequenceClassification"],
 #     "classifier_from_token": ["no", "yes"], "is_original_qwen3_reranker": true}'
-# vllm serve Qwen/Qwen3-8B --port 8002 --reasoning-parser qwen3  # keeps its thoughts out of the answer
+# vllm serve Qwen/Qwen3-8B --port 8002 --reasoning-parser qwen3 \
+#   --enable-auto-tool-choice --tool-call-parser hermes  # for bind_tools
 # ```
 #
 # - **Questions.** Two hundred or more from your own logs, as many without an answer as your traffic has: `precision`
@@ -701,6 +768,6 @@ headline
 # - **Watch** the share refused and the best passage's scores week by week, the time of each step, and how often a
 #   condensed question differs from what was typed. Read the refused questions: they are the FAQ entries that are
 #   missing.
-# - **Check the answer.** The id that the chat model names must be one of those in `context`; else refuse.
+# - **Check the answer** further than `checked` does: that a passage was found does not say that the answer is in it.
 # - **Left out**: streaming, a customer's own orders and who may see them, personal data in logs, languages mixed in
 #   one collection, tests of the condensing prompt on longer conversations.

@@ -1,6 +1,7 @@
 """The help desk in three notebooks: their numbers, and that a chat model is given what it needs and nothing else."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from .conftest import Executed
-from .execution import stored
+from .execution import execute, stored
 
 STANDALONE = {"en": "How long is a pickup order kept at the store?", "zh": "积分会过期吗？"}
 
@@ -28,8 +29,12 @@ class Chat:
     def answering(self) -> list[str]:
         return [text for text in self.asked if not _condenses(text)]
 
-    def parameters(self) -> dict[str, Any]:
-        return {"CHAT": {"base_url": f"{self.url}/v1", "model": "a-chat-model", "api_key": "none"}}
+    def parameters(self, framework: str = "langchain") -> dict[str, Any]:
+        body = {"extra_body": {"chat_template_kwargs": {"enable_thinking": False}}}
+        own = {"base_url": f"{self.url}/v1", **body}
+        if framework == "llamaindex":
+            own = {"api_base": f"{self.url}/v1", "additional_kwargs": body}
+        return {"CHAT": {**own, "model": "a-chat-model", "api_key": "none"}}
 
 
 def _condenses(text: str) -> bool:
@@ -45,6 +50,7 @@ def chat() -> Iterator[Chat]:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             assert self.path == "/v1/chat/completions"
             assert body["model"] == "a-chat-model"
+            assert body["chat_template_kwargs"] == {"enable_thinking": False}
             text = "\n".join(f"{message['role']}: {message['content']}" for message in body["messages"])
             found.asked.append(text)
             language = "zh" if "资料" in text or "改写" in text else "en"
@@ -69,12 +75,9 @@ def chat() -> Iterator[Chat]:
         server.shutdown()
 
 
-def _prompts_threshold_and_condensing(numbers: dict[str, float]) -> None:
+def _threshold_and_condensing(numbers: dict[str, float]) -> None:
     assert 0.53 < numbers["right_first_reranked"] < 0.67
     assert abs(numbers["right_first_reranked"] - numbers["right_first_recalled"]) < 0.06  # the text promises no lift
-    # were the prompts ignored or doubled, both would be alike
-    assert 0.46 < numbers["ndcg_prompts"] < 0.57
-    assert numbers["ndcg_prompts"] > numbers["ndcg_wrong_prompts"] + 0.04
     # a line that keeps all is right for 0.71, one that keeps nothing answers nothing
     assert numbers["right_side"] > 0.8
     assert numbers["kept_right"] > 0.5
@@ -84,11 +87,15 @@ def _prompts_threshold_and_condensing(numbers: dict[str, float]) -> None:
 
 
 def test_langchain_misses_these_with_broken_prompts_threshold_or_condensing(executed: Executed) -> None:
-    _prompts_threshold_and_condensing(executed("customer_service"))
+    numbers = executed("customer_service")
+    _threshold_and_condensing(numbers)
+    # were the prompts ignored or doubled, both would be alike
+    assert 0.46 < numbers["ndcg_prompts"] < 0.57
+    assert numbers["ndcg_prompts"] > numbers["ndcg_wrong_prompts"] + 0.04
 
 
-def test_llamaindex_misses_these_with_broken_prompts_threshold_or_condensing(executed: Executed) -> None:
-    _prompts_threshold_and_condensing(executed("customer_service_llamaindex"))
+def test_llamaindex_misses_these_with_a_broken_threshold_or_condensing(executed: Executed) -> None:
+    _threshold_and_condensing(executed("customer_service_llamaindex"))
 
 
 def test_chinese_misses_these_with_broken_prompts_threshold_or_condensing(executed: Executed) -> None:
@@ -110,14 +117,15 @@ def test_both_frameworks_find_the_same() -> None:
         dict(stored(name).metadata["headline"]) for name in ("customer_service", "customer_service_llamaindex")
     )
     assert ours.pop("ndcg_hybrid") != theirs.pop("ndcg_hybrid")  # merged by rank, and by score
-    assert ours == pytest.approx(theirs, abs=0.005)
+    assert len(theirs) >= 7
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=0.005)
 
 
 @pytest.mark.parametrize("name", ["customer_service", "customer_service_llamaindex"])
 def test_a_chat_model_gets_history_and_passages_and_no_off_topic_question(
     executed: Executed, chat: Chat, name: str
 ) -> None:
-    executed(name, chat.parameters())
+    executed(name, chat.parameters("llamaindex" if name.endswith("llamaindex") else "langchain"))
     assert any(
         "I want to send a monitor back, how?" in text and "And without the box?" in text for text in chat.condensing()
     )
@@ -137,3 +145,18 @@ def test_the_chinese_chat_model_gets_no_off_topic_question(executed: Executed, c
     executed("customer_service_zh", chat.parameters())
     assert any(STANDALONE["zh"] in text and "zh-070" in text for text in chat.answering())
     assert not [text for text in chat.asked if "明天北京会下雨吗" in text]
+
+
+def _printed(name: str, parameters: dict[str, Any]) -> str:
+    notebook, _ = execute(name, parameters)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "\n".join(str(output.get("text", "")) for output in outputs)
+
+
+@pytest.mark.parametrize("name", ["customer_service", "customer_service_llamaindex"])
+def test_an_answer_whose_source_was_not_found_is_refused(chat: Chat, name: str) -> None:
+    said = _printed(name, chat.parameters("llamaindex" if name.endswith("llamaindex") else "langchain"))
+    # its source is en-075 whatever it is asked, and the monitor's passages are others
+    assert "customer:  I want to send a monitor back, how?" in said
+    assert re.search(r"monitor back, how\?\nasked for: .*\nanswer:    I don't know", said)
+    assert "before: The chat model's answer [en-075]" in said
