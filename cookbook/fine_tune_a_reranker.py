@@ -18,8 +18,8 @@
 # The training is not run with the notebook: its run is recorded in `fine_tune/run.json`, and every number about the
 # fine-tuned model below is read from there. `TRAIN = True` trains again and overwrites the record.
 #
-# It needs banking77, which is not checked in: RAGPAIR_DATA names the folder around it. The first cell that wants it
-# says where to get it.
+# `pip install "ragpair[cookbook]"`, and run it in the folder `cookbook/` of a clone. It needs banking77,
+# which is not checked in: RAGPAIR_DATA names the folder around it. The first cell that wants it says where to get it.
 
 # %% tags=["parameters"]
 EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}
@@ -205,8 +205,8 @@ plt.show()
 # ## In domain, out of domain
 #
 # NDCG@10 on four sets of questions, none of them trained on. Recall's first 30 are reranked, but for *electronics*,
-# where only a part of the products was judged for each query, and that part is ranked; its 58 queries are every other
-# one of the 116 that have a rated product.
+# where only a part of the products was judged for each query, and that part is ranked; its 58 queries are half
+# of the 116 that have a relevant product, every other one.
 #
 # | set | | queries |
 # | --- | --- | --- |
@@ -283,7 +283,8 @@ compared.round(3)
 #
 # - On the entries that it was trained for, the fine-tuned model gains 0.031 (0.816 to 0.847), and the interval is above
 #   0. That is what 2,470 labelled questions and 17 minutes on two busy cores bought. It is one training with one seed,
-#   and its loss had flattened near 0.3: more of the same steps would not bring much.
+#   and its loss flattens near 0.3, under a learning rate that falls to 0 by then: what a longer training would bring,
+#   the record does not say.
 # - The same questions, indexed instead of trained on, give 0.954. No step of the training comes near that. Where
 #   questions repeat, a known question is the best description of its entry.
 # - That index has a price, too: an entry without questions of its own is crowded out, and the 15 new ones fall from
@@ -306,7 +307,7 @@ compared.round(3)
 #
 # It is for the case that is left: one domain, entries that stay, thousands of labelled questions, and no GPU at serving
 # time. And it is a way to start from a better place: with a cross-encoder as `base` that is a reranker already, the
-# same script needs fewer steps and forgets less. That was not measured here.
+# same script may need fewer steps and forget less. That was not measured here.
 #
 # ## Serve it
 #
@@ -354,7 +355,7 @@ compressor = RagpairRerank(**RERANK, top_n=3)  # yours: base_url="http://localho
 chain = ContextualCompressionRetriever(
     base_compressor=compressor, base_retriever=store.as_retriever(search_kwargs={"k": 30})
 )
-print(f"scored by RERANK: {rerank_name} ({compressor.reranker.describe()['score_kind']})")
+print(f"scored by: {rerank_name} ({compressor.reranker.describe()['score_kind']})")
 for document in chain.invoke("The ATM swallowed my card, what now?"):
     print(f"{document.metadata['relevance_score']:.3f}", document.page_content.replace("\n", " / "))
 

@@ -16,7 +16,8 @@
 # of `ragpair demo` in English and Chinese (labelled; one question is a little over one point), and 2,496 films, where
 # recall is measured against exact search and needs no labels.
 #
-# `pip install "ragpair[cookbook]"`. The embedded models need no server; for your own, change the lines below.
+# `pip install "ragpair[cookbook]"`, and run it in the folder `cookbook/` of a clone. The embedded models need no
+# server; for your own, change the lines below.
 
 # %% tags=["parameters"]
 EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}

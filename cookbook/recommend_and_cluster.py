@@ -18,7 +18,8 @@
 # 3. customer reviews sorted into themes that nobody named before;
 # 4. the best of 100 candidate answers.
 #
-# `pip install "ragpair[cookbook]"`. The embedded models need no server; for your own, change the lines below.
+# `pip install "ragpair[cookbook]"`, and run it in the folder `cookbook/` of a clone. The embedded models need no
+# server; for your own, change the lines below.
 
 # %% tags=["parameters"]
 EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}
