@@ -138,19 +138,29 @@ def measure(score: Callable[[str, list[str]], np.ndarray] | None, embedder: Embe
     return measured
 
 
-def questions_indexed(bank: sets.Bank, questions: list[tuple[str, str]], embedder: Embedder) -> dict[str, list[float]]:
-    """The other use of questions: no training; they are indexed beside the entries, and each stands for its own."""
-    measured = {}
-    for name, task in (("bank, trained entries", bank.test_known), ("bank, entries added later", bank.test_new)):
+def questions_indexed(
+    bank: sets.Bank, ways: dict[str, list[tuple[str, str]]], embedder: Embedder
+) -> dict[str, dict[str, list[float]]]:
+    """The other use of questions: no training; they are indexed beside the entries, and each stands for its own.
+
+    `ways` are lists of questions, each with its entry. NDCG@10 by way and task.
+    """
+    named = (("bank, trained entries", bank.test_known), ("bank, entries added later", bank.test_new))
+    texts = dict.fromkeys(bank.test_known.documents.values())
+    texts |= dict.fromkeys(question for questions in ways.values() for question, _ in questions)
+    vectors = dict(zip(texts, embedder.embed_documents(list(texts)), strict=True))
+    asked = {name: embedder.embed_queries(list(task.queries.values())) for name, task in named}
+
+    def measured(questions: list[tuple[str, str]], name: str, task: sets.Task) -> list[float]:
         owners = [*task.documents, *(entry for _, entry in questions)]
-        indexed = embedder.embed_documents([*task.documents.values(), *(question for question, _ in questions)])
-        asked = embedder.embed_queries(list(task.queries.values()))
+        indexed = np.stack([vectors[text] for text in [*task.documents.values(), *(text for text, _ in questions)]])
         rankings = {}
-        for query, row in zip(task.queries, asked @ indexed.T, strict=True):
+        for query, row in zip(task.queries, asked[name] @ indexed.T, strict=True):
             nearest = dict.fromkeys(owners[i] for i in np.argsort(-row, kind="stable"))  # each entry once
             rankings[query] = list(nearest)[: sets.FETCH_K]
-        measured[name] = [round(float(value), 4) for value in sets.ndcg(task, rankings)]
-    return measured
+        return [round(float(value), 4) for value in sets.ndcg(task, rankings)]
+
+    return {way: {name: measured(questions, name, task) for name, task in named} for way, questions in ways.items()}
 
 
 def main() -> dict[str, Any]:
@@ -196,7 +206,7 @@ def main() -> dict[str, Any]:
         },
         "ndcg@10": {
             "dense": measure(None, embedder),
-            "dense, training questions indexed": questions_indexed(bank, bank.train, embedder),
+            **questions_indexed(bank, {"dense, training questions indexed": bank.train}, embedder),
             "embedded late interaction": measure(Reranker("local", scores="raw", too_long="truncate").score, embedder),
             "fine-tuned": measure(fine_tuned, embedder),
         },

@@ -1,5 +1,6 @@
 """Evaluation on one's own pairs: the numbers of the help desk, and the tables that users bring."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,26 +8,22 @@ from typing import Any
 import pytest
 
 from .conftest import Executed
-from .execution import COOKBOOK, script
+from .execution import COOKBOOK, stored
 
 HEADER = "question,answer,off_topic\n"
 ENOUGH = "".join(f"How about {i}?,It is {i}.,\n" for i in range(20))
 
 
 @pytest.fixture
-def read_pairs(tmp_path: Path) -> Callable[..., Any]:
-    """What the notebook's own function makes of a table."""
-    [source] = [cell.source for cell in script("evaluate_your_own").cells if "def read_pairs" in cell.source]
-    source = source.split("\n\ndocuments, questions")[0]
+def read_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """What is made of a table."""
+    monkeypatch.syspath_prepend(str(COOKBOOK))
+    from cookbook_data import pairs
 
-    def read(
-        content: str | bytes, encoding: str = "utf-8-sig", question: str = "question", answer: str = "answer"
-    ) -> Any:
+    def read(content: str | bytes, encoding: str = "utf-8-sig", **columns: str) -> Any:
         path = tmp_path / "pairs.csv"
         path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        names: dict[str, Any] = {"QUESTION": question, "ANSWER": answer, "OFF_TOPIC": "off_topic", "ENCODING": encoding}
-        exec(source, names)
-        return names["read_pairs"](str(path))
+        return pairs.read_pairs(str(path), encoding=encoding, **columns)
 
     return read
 
@@ -37,8 +34,18 @@ def test_english_numbers_that_a_prefix_on_minilm_or_another_order_would_miss(exe
     assert headline["reranked_ndcg"] == pytest.approx(0.642, abs=0.015)
     assert headline["recall_hit_1"] == pytest.approx(0.410, abs=0.02)
     assert headline["recall_at_fetch_k"] >= 0.96
+    assert headline["hit_at_top_n"] == pytest.approx(0.949, abs=0.03)
+    assert headline["hit_at_5_reranked"] == pytest.approx(0.705, abs=0.03)
     assert 0.02 <= headline["differences_below_mean_nothing"] <= 0.05
     assert headline["right_answers_kept_on_the_other_half"] >= 0.85
+
+
+def test_the_introduction_recommends_what_was_printed() -> None:
+    notebook = stored("evaluate_your_own")
+    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    fetch_k, top_n = re.findall(r'"k": (\d+)', printed)[0], re.findall(r"top_n=(\d+)", printed)[0]
+    assert "min_score: None" in printed
+    assert f"`fetch_k = {fetch_k}`, `top_n = {top_n}`, and no `min_score`" in notebook.cells[0].source
 
 
 def test_chinese_without_a_reranker_whose_numbers_a_missing_e5_prefix_would_miss(executed: Executed) -> None:
@@ -131,7 +138,7 @@ def test_gbk_is_named_by_how_it_reads_and_read_when_asked_for(read_pairs: Callab
     table = ("问题,答案\n" + "".join(f"第{i}个怎么办？,请看第{i}条。\n" for i in range(20))).encode("gbk")
     with pytest.raises(ValueError, match=r"line 1 is not utf-8-sig\. Set ENCODING .*'gb18030': '问题,答案'"):
         read_pairs(table)
-    _, questions, _, _ = read_pairs(table, encoding="gb18030", question="问题", answer="答案")
+    _, questions, _, _ = read_pairs(table, encoding="gb18030", question_column="问题", answer_column="答案")
     assert questions["row 2"] == "第0个怎么办？"
 
 

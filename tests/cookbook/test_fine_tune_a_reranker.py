@@ -30,6 +30,7 @@ def test_numbers_that_a_broken_prompt_of_recall_or_a_reranker_of_other_candidate
     assert headline["embedded_bank"] == pytest.approx(0.815, abs=0.01)
     assert headline["dense_help_desk"] == pytest.approx(0.749, abs=0.015)
     assert headline["embedded_help_desk"] == pytest.approx(0.761, abs=0.015)
+    assert headline["questions_indexed_bank"] == pytest.approx(0.954, abs=0.01)
     assert headline["questions_indexed_later_entries"] == pytest.approx(0.871, abs=0.02)
 
 
