@@ -12,8 +12,8 @@
 # # Product search: rank by relevance, but prefer cheap best-sellers
 #
 # A shop wants two things of its search. What was asked for must come first. And among what was asked for, what is
-# cheap and sells well should come before what is expensive and hardly sells. Sort the results by price, and a search for
-# earbuds starts with straps and ear tips. This notebook does it with LangChain and Qdrant:
+# cheap and sells well should come before what is expensive and hardly sells. Sort the results by price, and a search
+# for earbuds starts with straps and ear tips. This notebook does it with LangChain and Qdrant:
 #
 # **recall** (meaning, or meaning and words) → **filters** → **rerank** by relevance → **blend** with price and sales
 #
@@ -395,9 +395,9 @@ FORMAT = {"price": "${:.2f}", "sales": "{:,}", "relevance": "{:.2f}"}
 before_and_after("dog bed").style.format(FORMAT)
 
 # %% [markdown]
-# The best-selling bed, which is also the cheapest, comes first, and the expensive one moves down. The leash costs less and
-# sells more than any bed; it passes the dog food and stays behind the beds, because it is not a bed. (The weights of 0.5 are
-# there to make the effect visible. How to choose them is below.)
+# The best-selling bed, which is also the cheapest, comes first, and the expensive one moves down. The leash costs less
+# and sells more than any bed; it passes the dog food and stays behind the beds, because it is not a bed. (The weights
+# of 0.5 are there to make the effect visible. How to choose them is below.)
 #
 # And this is what the blend cannot do:
 
@@ -780,7 +780,8 @@ headline
 #   better signal than orders, and some random traffic keeps it honest. Take the price that the customer pays, per
 #   unit where packs differ. Margin works the same way, and so does any number where 0 means nothing of it; for
 #   ratings from 1 to 5, take `max(rating - 3, 0)`.
-# - **Weights.** Labels set the ceiling, as above; an A/B test on orders sets the weight. Start at 0.1, with a real reranker.
+# - **Weights.** Labels set the ceiling, as above; an A/B test on orders sets the weight. Start at 0.1,
+#   with a real reranker.
 # - **Cut off the tail.** `RagpairRerank(..., min_score=calibrate(..., recall=0.95).threshold)`, measured above; better
 #   five good products than ten with ear plugs among them.
 # - **When the reranker is down.** `shop_search(calibration).with_fallbacks([recall])` shows what was recalled,

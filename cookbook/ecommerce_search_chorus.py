@@ -20,10 +20,11 @@
 # 3. Which weight is right, chosen on one half of the queries and reported on the other?
 #
 # In short: in the pools, dense recall has an NDCG@10 of 0.927, and the embedded reranker adds nothing that 113
-# queries could show. Over the whole catalogue the same labels put BM25 ahead, but they cannot decide it: 43 % of dense
-# recall's first ten have never been judged, and 18 % of BM25's. With this reranker a small weight of the price makes the first five products 9 to 20 % cheaper, and costs 0.1 to 1.5 % of
-# NDCG on queries that had no part in choosing it. For weak preferences the blend and a weighted sum cost about the
-# same; for strong ones the blend costs less.
+# queries could show. Over the whole catalogue the same labels put BM25 ahead, but they cannot decide it: 43 % of
+# dense recall's first ten have never been judged, and 18 % of BM25's. With this reranker a small weight of the price
+# makes the first five products 9 to 20 % cheaper, and costs 0.1 to 1.5 % of NDCG on queries that had no part in
+# choosing it. For weak preferences the blend and a weighted sum cost about the same; for strong ones the blend costs
+# less.
 #
 # The set is Chorus, the example shop of the [querqy](https://github.com/querqy/chorus) project. It has prices but no
 # sales, so the price is the only signal. The judgements are Apache-2.0. The product texts are Icecat's and the brand
