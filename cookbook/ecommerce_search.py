@@ -569,7 +569,7 @@ figure.tight_layout()
 # mix. (Sorting the first two or three by price does as well as anything by this axis, for it looks at the price
 # alone, and so does the axis.) Further right the sum falls, to no relevance at all at a weight of 0.5, and so does
 # sorting by price. What multiplies comes to an end: relevance stays a factor, and with very large weights the order
-# tends to that of relevance times the mean of `s`. With probabilities that end is 0.826. Qdrant's formula multiplies
+# tends to that of relevance times the mean of `s`. With probabilities that end is at 0.82. Qdrant's formula multiplies
 # cosines, which are closer to each other, and ends at 0.65. So turned up, the blend loses least. That is its point:
 # not a better average, but a weight that can be turned without breaking the search.
 #

@@ -271,7 +271,8 @@ figure.tight_layout()
 
 # %% [markdown]
 # The same costs as in LangChain, to the last digit. Weights of 0.1 are what the labelled queries allow with this
-# reranker; [ecommerce_search](ecommerce_search.ipynb) shows how that was found.
+# reranker, and they gain nothing worth having; [ecommerce_search](ecommerce_search.ipynb) shows how that was found, and
+# what perfect relevance would gain.
 #
 # ### Slide it yourself
 #
@@ -325,8 +326,7 @@ headline
 # - **Async.** `await engine.aretrieve(...)` needs an `aclient=AsyncQdrantClient(...)` in the store, beside `client`.
 #   Two clients in memory share nothing, so this takes a server. Reranker and blend are async already.
 # - **Ingestion.** Give nodes the product's id (`TextNode(id_=str(uuid5(...)))`) and the pipeline a docstore, so that
-#   a second run replaces products and does not double them. Without it each run adds them
-#   anew.
+#   a second run replaces products and does not double them.
 # - **The LLM.** Leave prices in what it sees and the product ids out, as above, and it can answer "which is the
 #   cheapest?". If you show products and no prose, `engine.retrieve` is all you need, and no LLM is asked.
 # - **The rest** is as in [ecommerce_search](ecommerce_search.ipynb): signals, weights, what to watch, what was left
