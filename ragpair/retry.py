@@ -14,6 +14,9 @@ from typing import Literal
 from ragpair.errors import ConfigurationError
 from ragpair.wire import Call, Reply
 
+# Has no state: a program's own random numbers stay those of its seed, and forked clients do not return together.
+_DICE = random.SystemRandom()
+
 # A server that is full or starting, or the proxy in front of one.
 BUSY = frozenset({408, 429, 499, 502, 503, 504})
 
@@ -66,7 +69,7 @@ class RetryPolicy:
             return None
         if isinstance(outcome, Reply) and (asked := retry_after(outcome)) is not None:
             return asked if asked <= self.patience else None
-        return float(min(self.cap, self.base * 2 ** (attempt - 1)) * random.uniform(0.75, 1.0))
+        return float(min(self.cap, self.base * 2 ** (attempt - 1)) * _DICE.uniform(0.75, 1.0))
 
     def _allowed(self, outcome: Reply | Lost, call: Call) -> int:
         if isinstance(outcome, Lost):

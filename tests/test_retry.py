@@ -1,5 +1,6 @@
 """When to send again. Pure: no server, no clock but for Retry-After dates."""
 
+import random
 import time
 from dataclasses import replace
 from email.utils import formatdate
@@ -86,6 +87,12 @@ def test_waits_double_up_to_a_cap_and_are_shortened_at_random():
         waits = {policy.delay(attempt, reply(503), CALL) for _ in range(50)}
         assert len(waits) > 1
         assert longest * 0.75 <= min(waits) <= max(waits) <= longest
+
+
+def test_the_programs_own_random_numbers_stay_those_of_its_seed():
+    before = random.getstate()
+    assert POLICY.delay(1, reply(503), CALL) is not None
+    assert random.getstate() == before
 
 
 def test_retry_after_in_seconds_is_obeyed():
