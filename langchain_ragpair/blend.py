@@ -11,9 +11,9 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import Field
 
 from langchain_ragpair._settings import Settings
-from ragpair.blend import blend
+from ragpair.blend import blend, kind_of
 from ragpair.calibrate import Calibration
-from ragpair.errors import ConfigurationError, InvalidInput
+from ragpair.errors import InvalidInput
 
 
 class RagpairSignalBlend(Settings, BaseDocumentCompressor):
@@ -83,12 +83,13 @@ class RagpairSignalBlend(Settings, BaseDocumentCompressor):
         judged = [document for document in documents if "rerank_error" not in document.metadata]
         if not judged:
             return documents[: self.top_n]
+        kinds = [document.metadata["score_kind"] for document in judged if "score_kind" in document.metadata]
         scores = blend(
             [_relevance(index, document) for index, document in enumerate(judged)],
             {name: _signal(name, judged) for name in self.weights},
             self.weights,
             calibration=self.calibration,
-            score_kind=self._kind(judged),
+            score_kind=kind_of(kinds, self.calibration),
         )
         order = (-scores).argsort(kind="stable")
         best = [
@@ -98,13 +99,6 @@ class RagpairSignalBlend(Settings, BaseDocumentCompressor):
             for index in order
         ]
         return [*best, *(document for document in documents if "rerank_error" in document.metadata)][: self.top_n]
-
-    def _kind(self, documents: Sequence[Document]) -> Any:
-        """What the documents say that their relevance is; documents of other rerankers don't."""
-        kinds = {document.metadata["score_kind"] for document in documents if "score_kind" in document.metadata}
-        if len(kinds) > 1:
-            raise ConfigurationError(f"The documents hold scores of several kinds: {', '.join(sorted(kinds))}.")
-        return kinds.pop() if kinds else self.calibration.score_kind if self.calibration else "probability"
 
 
 def _relevance(index: int, document: Document) -> Any:

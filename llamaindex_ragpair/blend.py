@@ -11,9 +11,9 @@ from pydantic import Field
 
 from llamaindex_ragpair._nodes import RERANK_ERROR, SCORE_KIND, with_hidden
 from llamaindex_ragpair._settings import Settings
-from ragpair.blend import blend
+from ragpair.blend import blend, kind_of
 from ragpair.calibrate import Calibration
-from ragpair.errors import ConfigurationError, InvalidInput
+from ragpair.errors import InvalidInput
 
 RELEVANCE_SCORE = "relevance_score"
 
@@ -70,12 +70,13 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
         judged = [item for item in nodes if RERANK_ERROR not in item.node.metadata]
         if not judged:
             return nodes[: self.top_n]
+        kinds = [item.node.metadata[SCORE_KIND] for item in judged if SCORE_KIND in item.node.metadata]
         scores = blend(
             [_relevance(index, item) for index, item in enumerate(judged)],
             {name: _signal(name, judged) for name in self.weights},
             self.weights,
             calibration=self.calibration,
-            score_kind=self._kind(judged),
+            score_kind=kind_of(kinds, self.calibration),
         )
         order = (-scores).argsort(kind="stable")
         best = [
@@ -90,13 +91,6 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         return self._postprocess_nodes(nodes, query_bundle)
-
-    def _kind(self, nodes: Sequence[NodeWithScore]) -> Any:
-        """What the nodes say that their scores are: RagpairRerank says it where they are no probabilities."""
-        kinds = {item.node.metadata[SCORE_KIND] for item in nodes if SCORE_KIND in item.node.metadata}
-        if len(kinds) > 1:
-            raise ConfigurationError(f"The nodes hold scores of several kinds: {', '.join(sorted(kinds))}.")
-        return kinds.pop() if kinds else self.calibration.score_kind if self.calibration else "probability"
 
 
 def _relevance(index: int, item: NodeWithScore) -> float:

@@ -18,7 +18,7 @@ relevance remains a factor.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -69,6 +69,20 @@ def blend(
         kept += abs(weight) * _share(_values(name, signals[name], len(scores)), scores, more=weight > 0)
         whole += abs(weight)
     return np.asarray(scores * kept / whole)
+
+
+def kind_of(kinds: Collection[ScoreKind], calibration: Calibration | None) -> ScoreKind:
+    """What scores are that say so, or that do not: then they are taken for what the calibration wants.
+
+    Raises:
+        ConfigurationError: They are of several kinds.
+    """
+    told = sorted(set(kinds))
+    if len(told) > 1:
+        raise ConfigurationError(f"The candidates hold scores of several kinds: {', '.join(told)}.")
+    if told:
+        return told[0]
+    return calibration.score_kind if calibration else "probability"
 
 
 def _share(values: Scale, relevance: Scale, *, more: bool) -> Scale:
