@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from ragpair.demo.helpdesk import load as load_faq
 
+from .shop import read_lines
+
 FOLDER = Path(__file__).parents[1] / "data" / "helpdesk"
 
 Language = Literal["en", "zh"]
@@ -129,5 +131,4 @@ def load(language: Language) -> Desk:
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
-    lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return read_lines(FOLDER / f"{name}.jsonl")
