@@ -106,9 +106,9 @@ def test_a_lock_held_at_a_fork_does_not_stop_the_child(serve):
 
 
 def awake(one):
-    """The rests are over."""
+    """The rests are over, and no replica is remembered as slow: in a moment's hiccup one of them may have been."""
     for replica in one._replicas._all.values():
-        replica.rests_until = 0.0
+        replica.rests_until, replica.cost = 0.0, None
 
 
 def test_one_that_comes_back_is_given_work_again(serve, embedder, call):
@@ -116,11 +116,13 @@ def test_one_that_comes_back_is_given_work_again(serve, embedder, call):
     one = embedder([server.url for server in servers], batch_size=1)
     call(one, "embed_documents", TEXTS)
     servers[0].stop()
+    awake(one)
     np.testing.assert_allclose(call(one, "embed_documents", TEXTS), [embed(text, 64) for text in TEXTS], atol=1e-6)
     servers[0].start()
     awake(one)
     servers[0].clear()
     for _ in range(3):
+        awake(one)
         call(one, "embed_documents", TEXTS)
     assert len(servers[0].work) > 3
 
@@ -130,6 +132,7 @@ def test_one_that_comes_back_as_another_model_is_left_out_with_a_warning(serve, 
     one = embedder([server.url for server in servers], batch_size=1)
     call(one, "embed_documents", TEXTS)
     servers[0].stop()
+    awake(one)
     call(one, "embed_documents", TEXTS)
     servers[0].start()
     servers[0].fail(Fault(status=None, change=lambda reply: reply["data"][0].update(embedding=[0.5] * 4), times=None))
@@ -203,3 +206,15 @@ def test_the_memory_of_a_slow_answer_fades(monkeypatch):
         assert pool.choose(CALL, set()) is fast
         slow.measured -= 300
         assert pool.choose(CALL, set()) is slow
+
+
+def test_one_slow_answer_is_forgotten_by_the_next_when_it_is_long_past(monkeypatch):
+    """The first request to a server that has just started may take a hundred times as long as those after it."""
+    pool = Replicas(("http://a", "http://b"))
+    warming, warm = (pool.choose(Call("/", replica=url), set()) for url in ("http://a", "http://b"))
+    answered(pool, warming, 10.0)
+    warming.measured -= 150
+    answered(pool, warming, 0.1)
+    answered(pool, warm, 0.1)
+    with pool.asking(warm, CALL):
+        assert pool.choose(CALL, set()) is warming

@@ -94,7 +94,7 @@ class Replicas:
     def _expected(self, one: Replica, call: Call, best: float, now: float) -> tuple[float, int]:
         cost = best
         if one.cost is not None:
-            cost += (one.cost - best) * 0.5 ** ((now - one.measured) / _HALF_LIFE)
+            cost += (one.cost - best) * _faded(now - one.measured)
         return cost * (one.load + call.load + _EACH_REQUEST * (one.requests + 1)), one.requests
 
     def must_check(self, one: Replica, call: Call) -> bool:
@@ -120,8 +120,10 @@ class Replicas:
             one.failures, one.rests_until = 0, 0.0
             if call.load:
                 cost = outcome.seconds / (load + _EACH_REQUEST * outcome.in_flight)
-                one.cost = cost if one.cost is None else one.cost + _SMOOTHING * (cost - one.cost)
-                one.measured = time.monotonic()
+                now = time.monotonic()
+                kept = (1 - _SMOOTHING) * _faded(now - one.measured)
+                one.cost = cost if one.cost is None else cost + kept * (one.cost - cost)
+                one.measured = now
             return
         if isinstance(outcome, Reply) and outcome.status == 501:
             return
@@ -145,3 +147,8 @@ class Replicas:
         else:
             self.rest(one)
         return belongs
+
+
+def _faded(seconds: float) -> float:
+    """What is left of a memory so old."""
+    return 0.5 ** (seconds / _HALF_LIFE)
