@@ -9,6 +9,7 @@ of. `execute` may set the parameters to something else, as papermill does, and r
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
@@ -86,6 +87,17 @@ def _run(notebook: Notebook) -> Notebook:
     return done
 
 
+def _steady(output: Notebook, index: int) -> None:
+    """Leave out what is another with each execution and says nothing, so that diffs show what has changed."""
+    data = output.get("data", {})
+    if "text/html" in data:  # the id that pandas makes up for a styled table
+        data["text/html"] = re.sub(r"\bT_[0-9a-f]{5}(?![0-9a-f])", f"T_{index:02d}", data["text/html"])
+    if "text/plain" in data:
+        data["text/plain"] = re.sub(r" at 0x[0-9a-f]+>", ">", data["text/plain"])
+    if output.get("name") == "stderr":  # how fast a progress bar went
+        output["text"] = re.sub(r" \[\d\d:\d\d<[^\]]*\]", "", output["text"])
+
+
 def write(name: str) -> dict[str, Any]:
     """Execute a notebook and check it in beside its script; what it found is in its metadata, too."""
     notebook, headline = execute(name)
@@ -93,6 +105,7 @@ def write(name: str) -> dict[str, Any]:
         cell["id"] = f"cell-{index:02d}"  # jupytext makes them up anew each time
         for output in cell.get("outputs", []):
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)  # sliders need a kernel
+            _steady(output, index)
     notebook.metadata["headline"] = headline
     notebook.metadata.pop("widgets", None)  # their state
     nbformat.write(notebook, COOKBOOK / f"{name}.ipynb")
