@@ -32,11 +32,12 @@ class Lost:
 
     Attributes:
         how: "refused" (nobody listens, or no route), "dropped" (the connection died before the answer was complete),
-            "timeout" (connected, but no answer in time) or "untrusted" (the TLS certificate was not accepted).
+            "timeout" (connected, but no answer in time), "untrusted" (the TLS certificate was not accepted) or
+            "no tls" (it answers, but not in TLS).
         reason: One line for the message.
     """
 
-    how: Literal["refused", "dropped", "timeout", "untrusted"]
+    how: Literal["refused", "dropped", "timeout", "untrusted", "no tls"]
     reason: str
 
 
@@ -73,7 +74,7 @@ class RetryPolicy:
 
     def _allowed(self, outcome: Reply | Lost, call: Call) -> int:
         if isinstance(outcome, Lost):
-            if outcome.how == "untrusted":
+            if outcome.how in ("untrusted", "no tls"):
                 return 0
             if outcome.how == "timeout":
                 return 1  # the server may still be computing the first one

@@ -15,6 +15,7 @@ _CURES = {
     "dropped": "The server may have died on this input, or a proxy cut it off; its log tells.",
     "timeout": "The server may be loading its model or be overloaded; raise timeout=, or lower batch_size=.",
     "untrusted": "Its TLS certificate is not trusted here; SSL_CERT_FILE names the file of a private authority.",
+    "no tls": "Something answers there, but not in TLS: write http:// in place of https://.",
 }
 
 # The outcome for a replica that was asked who it is, and was not found to be one.
@@ -73,5 +74,5 @@ class Attempts:
 
 def _not_begun(outcome: Reply | Lost) -> bool:
     if isinstance(outcome, Lost):
-        return outcome.how in ("refused", "untrusted")
+        return outcome.how in ("refused", "untrusted", "no tls")
     return outcome.status in BUSY

@@ -168,6 +168,8 @@ def _lost(exc: httpx.HTTPError) -> Lost:
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Lost("untrusted", cause.verify_message)
+        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+            return Lost("no tls", "what came back is no TLS")
         cause = cause.__cause__ or cause.__context__
     reason = str(exc) or type(exc).__name__
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError | httpx.UnsupportedProtocol):

@@ -8,6 +8,7 @@ so it is first asked who it is.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -151,4 +152,4 @@ class Replicas:
 
 def _faded(seconds: float) -> float:
     """What is left of a memory so old."""
-    return 0.5 ** (seconds / _HALF_LIFE)
+    return math.pow(0.5, seconds / _HALF_LIFE)
