@@ -209,12 +209,20 @@ class Embedder(Client):
             The index of the text, and its vector: float32 [d], L2-normalised; in the order of the texts.
         """
         check_many(texts, "document")
-        job = self._sync.run(self._job("document", None, report(on_error)))
-        chunks = self._sync.stream(_chunks(job, iter(texts)), job.dialect.in_flight)
-        for chunk in chunks:
+        for chunk in self._stream(texts, "document", on_error):
             yield from _rows(chunk)
             if progress is not None:
                 progress(chunk[0] + len(chunk[1]))
+
+    def _embed_iter(self, texts: Iterable[str], side: Side) -> Iterator[Vectors | RagpairError]:
+        """Like `embed_documents_iter` with on_error="return", for either side and without indexes: for whole files."""
+        for chunk in self._stream(texts, side, "return"):
+            for _, row in _rows(chunk):
+                yield row
+
+    def _stream(self, texts: Iterable[str], side: Side, on_error: OnError) -> Iterator[Chunk]:
+        job = self._sync.run(self._job(side, None, report(on_error)))
+        return self._sync.stream(_chunks(job, iter(texts)), job.dialect.in_flight)
 
     @overload
     def aembed_documents_iter(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,13 +16,12 @@ from ragpair.cli import output
 from ragpair.cli.options import ApiKey, EngineName, EngineOption, Family, Json, Model, Timeout, family_of
 from ragpair.cli.resume import process
 from ragpair.cli.rows import STDIO, Failed, Row, count_lines
-from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput
+from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput, RagpairError
 
 if TYPE_CHECKING:
-    from ragpair import Embedder, Partial
+    from ragpair import Embedder
     from ragpair.dialects.base import Vectors
 
-_CHUNK = 1024  # rows at most that a run which breaks has to do again
 _ITS_INDEX = re.compile(r"^(text|document|query) \d+\b")
 
 
@@ -95,7 +95,6 @@ def embed(
       echo "where is my parcel?" | ragpair embed --side query
     """
     from ragpair import Embedder
-    from ragpair.dialects import DIALECTS
 
     skip = on_error is OnErrorName.skip
     if out != STDIO and out.suffix not in (".jsonl", ".npy"):
@@ -118,8 +117,6 @@ def embed(
         api_key=api_key,
     ) as embedder:
         found = embedder.describe()
-        dialect = DIALECTS[found["engine"]]
-        size = batch_size or dialect.batch_size
         work = _Work(embedder, side, field, skip=skip, as_floats=out.suffix == ".npy")
         with output.progress() as bars:
             bar = bars.add_task("embedding", total=count_lines(source))
@@ -135,7 +132,6 @@ def embed(
                     "field": field,
                 },
                 text=field,
-                chunk=min(size * min(concurrency, dialect.in_flight or concurrency), _CHUNK),
                 work=work,
                 skip=skip,
                 advance=lambda count: bars.advance(bar, count),
@@ -144,47 +140,46 @@ def embed(
 
 
 class _Work:
-    """Rows to the bytes of their results."""
+    """Rows to the bytes of their results, as the vectors come."""
 
     def __init__(self, embedder: Embedder, side: SideName, name: str, *, skip: bool, as_floats: bool) -> None:
         self._embedder, self._side, self._name = embedder, side, name
         self._skip, self._as_floats = skip, as_floats
 
-    def __call__(self, rows: Sequence[Row]) -> list[bytes | Failed]:
+    def __call__(self, rows: Iterator[Row | Failed]) -> Generator[bytes | Failed]:
         """One result a row, in order."""
-        results: dict[int, bytes | Failed] = {}
-        texts: dict[int, str] = {}
+        sent: deque[Row | Failed] = deque()  # rows that wait for their vectors, and between them what gets none
+        for vector in self._embedder._embed_iter(self._texts(rows, sent), self._side.value):
+            while isinstance(one := sent.popleft(), Failed):
+                yield one
+            yield self._result(one, vector)
+        yield from (one for one in sent if isinstance(one, Failed))
+
+    def _texts(self, rows: Iterator[Row | Failed], sent: deque[Row | Failed]) -> Iterator[str]:
         for row in rows:
+            if isinstance(row, Failed):
+                sent.append(row)
+                continue
             try:
-                texts[row.index] = row.text(self._name)
+                text = row.text(self._name)
             except InvalidInput as exc:
                 if not self._skip:
                     raise
-                results[row.index] = Failed(row.line, row.fields.get("id"), str(exc))
-        self._embed([row for row in rows if row.index in texts], texts, results)
-        return [results[row.index] for row in rows]
+                sent.append(Failed(row.line, row.fields.get("id"), str(exc)))
+                continue
+            sent.append(row)
+            yield text
 
-    def _embed(self, rows: Sequence[Row], texts: dict[int, str], results: dict[int, bytes | Failed]) -> None:
+    def _result(self, row: Row, vector: Vectors | RagpairError) -> bytes | Failed:
         """What fails for its text alone is named by its line; what else fails ends the run."""
-        if not rows:
-            return
-        found = self._vectors([texts[row.index] for row in rows])
-        for number, error in found.failures.items():
-            if not isinstance(error, InvalidInput | InputTooLong):
-                raise error
-            bad = rows[number]
-            said = f"line {bad.line}: {_ITS_INDEX.sub('the text', str(error))}"
-            if not self._skip:
-                raise InvalidInput(said) from error
-            results[bad.index] = Failed(bad.line, bad.fields.get("id"), said)
-        for number, (row, vector) in enumerate(zip(rows, found.values, strict=True)):
-            if number not in found.failures:
-                results[row.index] = vector.tobytes() if self._as_floats else self._line(row, vector)
-
-    def _vectors(self, texts: Sequence[str]) -> Partial[Vectors]:
-        if self._side is SideName.query:
-            return self._embedder.embed_queries(texts, on_error="return")
-        return self._embedder.embed_documents(texts, on_error="return")
+        if not isinstance(vector, RagpairError):
+            return vector.tobytes() if self._as_floats else self._line(row, vector)
+        if not isinstance(vector, InvalidInput | InputTooLong):
+            raise vector
+        said = f"line {row.line}: {_ITS_INDEX.sub('the text', str(vector))}"
+        if not self._skip:
+            raise InvalidInput(said) from vector
+        return Failed(row.line, row.fields.get("id"), said)
 
     def _line(self, row: Row, vector: Any) -> bytes:
         kept = {name: value for name, value in row.fields.items() if name != self._name}

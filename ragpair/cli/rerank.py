@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,11 +112,11 @@ def rerank(
             return
         found = reranker.describe()
         skip = on_error is OnErrorName.skip
-        with output.progress() as bars, ThreadPoolExecutor(concurrency) as pool:
+        with output.progress() as bars:
             bar = bars.add_task("reranking", total=count_lines(source))
 
-            def work(rows: Sequence[Row]) -> list[bytes | Failed]:
-                return list(pool.map(lambda row: _ranked(reranker, row, top_n, skip=skip), rows))
+            def work(rows: Iterator[Row | Failed]) -> Generator[bytes | Failed]:
+                return _ahead(lambda row: _ranked(reranker, row, top_n, skip=skip), rows, concurrency)
 
             summary = process(
                 source,
@@ -130,12 +131,32 @@ def rerank(
                     "top_n": top_n,
                 },
                 text="query",
-                chunk=4 * concurrency,
                 work=work,
                 skip=skip,
                 advance=lambda count: bars.advance(bar, count),
             )
     output.summarise(summary, as_json=json)
+
+
+def _ahead(
+    rank: Callable[[Row], bytes | Failed], rows: Iterator[Row | Failed], at_once: int
+) -> Generator[bytes | Failed]:
+    """One result a row, in order, while the rows after it are being ranked."""
+    pool = ThreadPoolExecutor(at_once)
+    waiting: deque[Future[bytes | Failed] | Failed] = deque()
+    try:
+        for row in rows:
+            waiting.append(row if isinstance(row, Failed) else pool.submit(rank, row))
+            if len(waiting) == 2 * at_once:
+                yield _outcome(waiting.popleft())
+        while waiting:
+            yield _outcome(waiting.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _outcome(one: Future[bytes | Failed] | Failed) -> bytes | Failed:
+    return one if isinstance(one, Failed) else one.result()
 
 
 def _one(reranker: Reranker, query: str, documents: Sequence[str], out: Path, top_n: int | None) -> None:

@@ -1,8 +1,9 @@
 """Rows to results in a file that grows, by runs that go on where the last one broke off.
 
-Results grow in `OUT.partial`; after each chunk `OUT.state.json` says how far they reach, of which input (by the hash of
-the lines that were read), by which settings. The same command goes on from there, and one with another input or other
-settings is refused. When all is done, `OUT.partial` takes its place as `OUT` in one step: a file of that name is whole.
+Results grow in `OUT.partial`, in the order of the rows, while the rows after them are being worked on. Once a second,
+and when a run breaks, `OUT.state.json` says how far they reach, of which input (by the hash of the lines that were
+read), by which settings. The same command goes on from there, and one with another input or other settings is refused.
+When all is done, `OUT.partial` takes its place as `OUT` in one step: a file of that name is whole.
 
 A .npy file begins with its shape, which is known at the end: its header is written last, into room that was left.
 """
@@ -13,8 +14,11 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +27,10 @@ import orjson
 from ragpair.cli.rows import STDIO, Failed, Reader, Row, opened
 from ragpair.errors import ConfigurationError, InvalidInput
 
+Work = Callable[[Iterator[Row | Failed]], Generator[bytes | Failed]]
+
 _NPY_HEADER = 128  # bytes; numpy leaves room in it for any count
+_KEEP_EVERY = 1.0  # seconds; a machine that dies costs so much work
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Summary:
     resumed_at: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _State:
     """How far a run has come."""
 
@@ -52,35 +59,43 @@ class _State:
 
 @dataclass(slots=True)
 class _Output:
-    """The growing file, what is known of it, and the file of what failed."""
+    """The growing file, what is known of it, and the file of what failed.
+
+    The state is one value and is replaced after a result has been written: whatever interrupts that, it counts whole
+    results.
+    """
 
     path: Path
     state: _State
     file: BinaryIO
     errors: BinaryIO | None = None
     resumed_at: int = 0
+    kept_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_npy(self) -> bool:
         return self.path.suffix == ".npy"
 
-    def append(self, payloads: Iterable[bytes], failed: Sequence[Failed]) -> None:
-        for payload in payloads:
-            if self.is_npy:
-                self.state.width = self.state.width or len(payload) // 4
-            self.file.write(payload)
-            self.state.rows += 1
-        for one in failed:
-            self.state.skipped += 1
-            if self.path == STDIO:
-                sys.stderr.write(f"skipped: {one.error}\n")
-                continue
-            if self.errors is None:
-                self.errors = _beside(self.path, ".errors.jsonl").open("wb")
-            self.errors.write(orjson.dumps(asdict(one)) + b"\n")
+    def append(self, result: bytes | Failed, lines: int, sha256: str) -> None:
+        state = replace(self.state, lines=lines, sha256=sha256)
+        if isinstance(result, Failed):
+            size = state.errors_size + self._note(result)
+            self.state = replace(state, skipped=state.skipped + 1, errors_size=size)
+            return
+        self.file.write(result)
+        width = state.width or (len(result) // 4 if self.is_npy else 0)
+        self.state = replace(state, rows=state.rows + 1, size=state.size + len(result), width=width)
 
-    def keep(self, lines: int, sha256: str) -> None:
+    def _note(self, failed: Failed) -> int:
+        if self.path == STDIO:
+            return sys.stderr.write(f"skipped: {failed.error}\n")
+        if self.errors is None:
+            self.errors = _beside(self.path, ".errors.jsonl").open("wb")
+        return self.errors.write(orjson.dumps(asdict(failed)) + b"\n")
+
+    def keep(self) -> None:
         """What was appended is on the disk before the state says so."""
+        self.kept_at = time.monotonic()
         if self.path == STDIO:
             self.file.flush()
             return
@@ -88,8 +103,6 @@ class _Output:
             if file is not None:
                 file.flush()
                 os.fsync(file.fileno())
-        self.state.lines, self.state.sha256, self.state.size = lines, sha256, self.file.tell()
-        self.state.errors_size = self.errors.tell() if self.errors is not None else 0
         temporary = _beside(self.path, ".state.json.tmp")
         temporary.write_bytes(orjson.dumps(asdict(self.state)))
         temporary.replace(_beside(self.path, ".state.json"))
@@ -116,20 +129,18 @@ def process(
     *,
     settings: Mapping[str, Any],
     text: str,
-    chunk: int,
-    work: Callable[[Sequence[Row]], Sequence[bytes | Failed]],
+    work: Work,
     skip: bool,
     advance: Callable[[int], None],
 ) -> Summary:
-    """Every row of the input to one result of the output, a chunk at a time.
+    """Every row of the input to one result of the output.
 
     Args:
         source: The input; "-" is standard input.
         out: The output; "-" is standard output, which cannot be gone on with.
         settings: What must be the same for a run to go on.
         text: The field that a line of plain text becomes.
-        chunk: Rows that are worked on together, and lost together if the run breaks.
-        work: Makes the results of rows, one each.
+        work: Makes one result of each row, in order; it may take rows ahead. What failed already goes through as it is.
         skip: Note what fails beside the output, instead of stopping there.
         advance: Called with numbers of rows that are done.
 
@@ -141,26 +152,19 @@ def process(
         lines = enumerate(file, 1)
         output = _begin(out, settings)
         reader, digest = Reader(source, text), hashlib.sha256()
+        reached: deque[tuple[int, str]] = deque()  # for each row that is worked on: its line, and the hash up to it
         try:
             _skip_known(source, lines, reader, digest, output)
             advance(output.resumed_at)
-            number = output.state.lines
-            pending: list[Row | Failed] = []
-            for number, raw in lines:
-                digest.update(raw)
-                row = reader.row(number, raw)
-                if row is not None:
-                    pending.append(row)
-                if len(pending) >= chunk:
-                    _work_off(output, pending, work, skip)
-                    output.keep(number, digest.hexdigest())
-                    advance(len(pending))
-                    pending = []
-            _work_off(output, pending, work, skip)
+            with closing(work(_rows(lines, reader, digest, reached, skip))) as results:
+                for result in results:
+                    output.append(result, *reached.popleft())
+                    advance(1)
+                    if time.monotonic() - output.kept_at > _KEEP_EVERY:
+                        output.keep()
             if not output.state.rows and not output.state.skipped:
                 raise InvalidInput(f"{'standard input' if source == STDIO else source} holds no rows.")
-            output.keep(number, digest.hexdigest())
-            advance(len(pending))
+            output.keep()
         except BaseException:
             _break_off(output)
             raise
@@ -168,32 +172,36 @@ def process(
     return Summary(str(out), output.state.rows, output.state.skipped, output.resumed_at)
 
 
-def _work_off(
-    output: _Output,
-    pending: Sequence[Row | Failed],
-    work: Callable[[Sequence[Row]], Sequence[bytes | Failed]],
-    skip: bool,
-) -> None:
-    bad = [one for one in pending if isinstance(one, Failed)]
-    if bad and not skip:
-        raise InvalidInput(f"{bad[0].error}. --on-error skip leaves such lines out and notes them.")
-    rows = [one for one in pending if isinstance(one, Row)]
-    results = work(rows) if rows else []
-    failed = [*bad, *(one for one in results if isinstance(one, Failed))]
-    output.append((one for one in results if isinstance(one, bytes)), sorted(failed, key=lambda one: one.line))
+def _rows(
+    lines: Iterator[tuple[int, bytes]], reader: Reader, digest: Any, reached: deque[tuple[int, str]], skip: bool
+) -> Iterator[Row | Failed]:
+    for number, raw in lines:
+        digest.update(raw)
+        row = reader.row(number, raw)
+        if row is None:
+            continue
+        if isinstance(row, Failed) and not skip:
+            raise InvalidInput(f"{row.error}. --on-error skip leaves such lines out and notes them.")
+        reached.append((number, digest.hexdigest()))
+        yield row
 
 
 def _break_off(output: _Output) -> None:
-    for file in (output.file, output.errors):
-        if file is not None and output.path != STDIO:
-            file.close()
     if output.path == STDIO:
         return
-    if not output.state.lines:
-        _beside(output.path, ".partial").unlink(missing_ok=True)
+    done = output.state.lines
+    if done:
+        with suppress(OSError):  # a full disk, say: what was kept before counts
+            output.keep()
+    for file in (output.file, output.errors):
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+    partial = _beside(output.path, ".partial")
+    if not done:
+        partial.unlink(missing_ok=True)
     else:
-        kept = _beside(output.path, ".partial")
-        sys.stderr.write(f"{output.state.lines} lines are done, in {kept}: the same command goes on from there.\n")
+        sys.stderr.write(f"{done} lines are done, in {partial}: the same command goes on from there.\n")
 
 
 def _begin(out: Path, settings: Mapping[str, Any]) -> _Output:
@@ -208,7 +216,7 @@ def _begin(out: Path, settings: Mapping[str, Any]) -> _Output:
             file = partial.open("w+b")
             if out.suffix == ".npy":
                 file.write(bytes(_NPY_HEADER))
-            return _Output(out, _State(settings), file)
+            return _Output(out, _State(settings, size=file.tell()), file)
         state = _State(**orjson.loads(noted.read_bytes()))
         _check_settings(out, state, settings)
         file = partial.open("r+b")

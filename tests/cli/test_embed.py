@@ -1,5 +1,10 @@
 """`ragpair embed`: what goes in, what comes out, and how a broken run goes on."""
 
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -222,7 +227,7 @@ def test_what_failed_before_the_break_is_still_noted(ragpair: Command, server) -
     assert ragpair(*command, "--base-url", server.url).code == 3
     server.clear()
     ran = ragpair(*command, "--base-url", server.url, "--json")
-    assert ran.json == {"out": "out.jsonl", "rows": 21, "skipped": 2, "resumed_at": 8}
+    assert ran.json == {"out": "out.jsonl", "rows": 21, "skipped": 2, "resumed_at": 9}
     assert [row["line"] for row in lines_of("out.jsonl.errors.jsonl")] == [2, 23]
     assert [row["index"] for row in lines_of("out.jsonl")] == [0, *range(2, 22)]
 
@@ -286,3 +291,35 @@ def test_a_state_that_cannot_be_read_is_a_message(ragpair: Command, server) -> N
     Path("out.npy.state.json").write_text("{")
     ran = ragpair(*command)
     assert (ran.code, "remove it and out.npy.partial to begin anew" in ran.words) == (1, True)
+
+
+def test_ctrl_c_keeps_what_was_done(ragpair: Command, server) -> None:
+    write("in.txt", TEXTS)
+    command = ["embed", "in.txt", "-o", "out.npy", "--batch-size", 4, "--concurrency", 1, "--base-url", server.url]
+    server.fail(Fault.delay(60, holding=TEXTS[8], times=None))
+    with subprocess.Popen(
+        [sys.executable, "-m", "ragpair.cli", *map(str, command)], stderr=subprocess.PIPE, text=True
+    ) as run:
+        while not any(TEXTS[8] in str(request.body) for request in server.work):
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=20)
+    done = orjson.loads(Path("out.npy.state.json").read_bytes())["rows"]
+    assert (run.returncode, done in (4, 8), f"{done} lines are done" in err) == (130, True, True)
+    server.clear()
+    assert ragpair(*command, "--json").json["resumed_at"] == done
+    np.testing.assert_array_equal(np.load("out.npy"), vectors_of(server, TEXTS))
+
+
+def test_the_server_does_not_wait_for_rows_to_be_written(ragpair: Command, server) -> None:
+    """The first of twenty rows is not answered before the fourth has arrived, with two requests at a time."""
+    arrived, met = threading.Event(), []
+    server.fail(
+        Fault(holding=TEXTS[0], change=lambda _: met.append(arrived.wait(10))),
+        Fault(holding=TEXTS[3], change=lambda _: arrived.set()),
+    )
+    write("in.txt", TEXTS)
+    arguments = ["in.txt", "-o", "out.npy", "--batch-size", 1, "--concurrency", 2, "--base-url", server.url]
+    assert ragpair("embed", *arguments).code == 0
+    assert met == [True]
+    np.testing.assert_array_equal(np.load("out.npy"), vectors_of(server, TEXTS))
