@@ -19,7 +19,7 @@ from ragpair.errors import InvalidInput
 class RagpairSignalBlend(Settings, BaseDocumentCompressor):
     """Sorts reranked documents by their relevance and by what is in their metadata: price, sales, rating.
 
-    It stands behind a reranker that keeps all candidates:
+    It stands behind a reranker that keeps all candidates (`pip install langchain-classic` for LangChain's pipeline):
 
         from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
         from langchain_ragpair import RagpairRerank, RagpairSignalBlend
@@ -84,13 +84,16 @@ class RagpairSignalBlend(Settings, BaseDocumentCompressor):
         if not judged:
             return documents[: self.top_n]
         kinds = [document.metadata["score_kind"] for document in judged if "score_kind" in document.metadata]
-        scores = blend(
-            [_relevance(index, document) for index, document in enumerate(judged)],
-            {name: _signal(name, judged) for name in self.weights},
-            self.weights,
-            calibration=self.calibration,
-            score_kind=kind_of(kinds, self.calibration),
-        )
+        try:
+            scores = blend(
+                [_relevance(index, document) for index, document in enumerate(judged)],
+                {name: _signal(name, judged) for name in self.weights},
+                self.weights,
+                calibration=self.calibration,
+                score_kind=kind_of(kinds, self.calibration),
+            )
+        except InvalidInput as exc:
+            raise _named(exc, judged) from None
         order = (-scores).argsort(kind="stable")
         best = [
             judged[index].model_copy(
@@ -118,3 +121,12 @@ def _signal(name: str, documents: Sequence[Document]) -> list[Any]:
             f"{', '.join(sorted(documents[0].metadata))}."
         )
     return [document.metadata.get(name) for document in documents]
+
+
+def _named(exc: InvalidInput, documents: Sequence[Document]) -> InvalidInput:
+    """The error with the document that it is about: nobody can look up an index among the candidates of one query."""
+    if exc.index is None:
+        return exc
+    document = documents[exc.index]
+    number = f"{document.id}, " if document.id else ""
+    return InvalidInput(f"{exc} The document: {number}{document.page_content[:60]!r}.", index=exc.index)

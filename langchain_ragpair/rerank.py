@@ -153,5 +153,10 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
         return [*scored, *unscored][: self.top_n]
 
 
+# What a reranker before this one said is not true of its scores.
+_OURS = frozenset({"relevance_score", "score_kind", "rerank_error"})
+
+
 def _with(document: Document, **metadata: object) -> Document:
-    return document.model_copy(update={"metadata": {**document.metadata, **metadata}})
+    kept = {name: value for name, value in document.metadata.items() if name not in _OURS}
+    return document.model_copy(update={"metadata": {**kept, **metadata}})

@@ -34,6 +34,7 @@ class Settings(BaseComponent):
     if not TYPE_CHECKING:  # type checkers read the fields
 
         def __init__(self, **fields: Any) -> None:
+            fields.pop("class_name", None)  # stands in LlamaIndex's dumps
             try:
                 super().__init__(**fields)
             except ValidationError as exc:

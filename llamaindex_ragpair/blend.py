@@ -39,10 +39,10 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
 
     Raises:
         ConfigurationError: An option that cannot be, or that does not exist. When it is called: scores that are no
-            probabilities and no `calibration` for them. Rerankers of others do not say what their scores are; those
-            between 0 and 1 are taken for probabilities.
-        InvalidInput: When it is called: a node without a score, a signal that no node has, or one that is below 0 or no
-            number.
+            probabilities and no `calibration` for them.
+        InvalidInput: When it is called: a node without a relevance, a signal that no node has, or one that is below 0
+            or no number. Scores that do not say what they are, as those of retrievers and of others' rerankers, are no
+            relevance without a `calibration`.
     """
 
     weights: dict[str, float] = Field(min_length=1)
@@ -71,13 +71,16 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
         if not judged:
             return nodes[: self.top_n]
         kinds = [item.node.metadata[SCORE_KIND] for item in judged if SCORE_KIND in item.node.metadata]
-        scores = blend(
-            [_relevance(index, item) for index, item in enumerate(judged)],
-            {name: _signal(name, judged) for name in self.weights},
-            self.weights,
-            calibration=self.calibration,
-            score_kind=kind_of(kinds, self.calibration),
-        )
+        try:
+            scores = blend(
+                [self._relevance(index, item) for index, item in enumerate(judged)],
+                {name: _signal(name, judged) for name in self.weights},
+                self.weights,
+                calibration=self.calibration,
+                score_kind=kind_of(kinds, self.calibration),
+            )
+        except InvalidInput as exc:
+            raise _named(exc, judged) from None
         order = (-scores).argsort(kind="stable")
         best = [
             NodeWithScore(
@@ -92,14 +95,15 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
     ) -> list[NodeWithScore]:
         return self._postprocess_nodes(nodes, query_bundle)
 
-
-def _relevance(index: int, item: NodeWithScore) -> float:
-    if item.score is None:
-        raise InvalidInput(
-            f"The node at index {index} has no score: put RagpairRerank(..., top_n=None) before RagpairSignalBlend.",
-            index=index,
-        )
-    return item.score
+    def _relevance(self, index: int, item: NodeWithScore) -> float:
+        if item.score is None or (SCORE_KIND not in item.node.metadata and self.calibration is None):
+            raise InvalidInput(
+                f"The node at index {index} has no relevance, but {_found(item)}: put RagpairRerank(..., top_n=None) "
+                "before RagpairSignalBlend. Scores of another reranker need a calibration=, fitted on judged pairs: "
+                "ragpair.calibrate.",
+                index=index,
+            )
+        return item.score
 
 
 def _signal(name: str, nodes: Sequence[NodeWithScore]) -> list[Any]:
@@ -109,3 +113,15 @@ def _signal(name: str, nodes: Sequence[NodeWithScore]) -> list[Any]:
             f"{', '.join(sorted(nodes[0].node.metadata)) or 'none at all'}."
         )
     return [item.node.metadata.get(name) for item in nodes]
+
+
+def _found(item: NodeWithScore) -> str:
+    return "no score at all" if item.score is None else "a score that a retriever may have given, such as a similarity"
+
+
+def _named(exc: InvalidInput, nodes: Sequence[NodeWithScore]) -> InvalidInput:
+    """The error with the node that it is about: nobody can look up an index among the candidates of one query."""
+    if exc.index is None:
+        return exc
+    node = nodes[exc.index].node
+    return InvalidInput(f"{exc} The node: {node.node_id}, {node.get_content()[:60]!r}.", index=exc.index)

@@ -10,10 +10,10 @@ from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from pydantic import Field, PrivateAttr, SecretStr
 
-from llamaindex_ragpair._nodes import RERANK_ERROR, RETRIEVAL_SCORE, SCORE_KIND, with_hidden
+from llamaindex_ragpair._nodes import RERANK_ERROR, RETRIEVAL_SCORE, SCORE_KIND, with_hidden, without
 from llamaindex_ragpair._settings import ServerSettings, key_from_env, url_from_env
 from ragpair import ConfigurationError, InvalidInput, RagpairError
 from ragpair.options import OnError, OnTooLongDocument, Scores
@@ -39,9 +39,9 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
     "ragpair[local]"); its scores are cosines.
 
     What comes back is new, best first, with the relevance as score, from 0 to 1; equal ones keep their order, and what
-    was passed in is not touched. With `scores="raw"`, metadata["score_kind"] of a copy of the node says what a score
-    is. Each call shows as a reranking event to handlers and traces. Making one sends nothing, and it is safe to share
-    between threads, tasks and event loops; async calls are native. Fields not set are read from
+    was passed in is not touched. metadata["score_kind"] of a copy of the node says what its score is, hidden from LLM
+    and embeddings. Each call shows as a reranking event to handlers and traces. Making one sends nothing, and it is
+    safe to share between threads, tasks and event loops; async calls are native. Fields not set are read from
     RAGPAIR_RERANK_BASE_URL, and RAGPAIR_RERANK_API_KEY or RAGPAIR_API_KEY. The address of the embeddings is never
     taken: a server serves one or the other. `to_dict` leaves key and headers out, `from_dict(data, headers=...)` takes
     them again.
@@ -169,21 +169,23 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
         if self.min_score is not None:
             ranking, failures = [place for place in ranking if place.score >= self.min_score], None
         scored = [self._scored(nodes[place.index], place) for place in ranking]
-        unscored = [
-            nodes[index].model_copy(
-                update={"node": with_hidden(nodes[index].node, RERANK_ERROR, str(error)), "score": None}
-            )
-            for index, error in (failures or {}).items()
-        ]
+        unscored = [self._unscored(nodes[index], error) for index, error in (failures or {}).items()]
         return [*scored, *unscored][: self.top_n]
 
     def _scored(self, item: NodeWithScore, place: Ranked) -> NodeWithScore:
-        node = item.node
+        node = _fresh(item)
         if self.keep_retrieval_score and item.score is not None:
             node = with_hidden(node, RETRIEVAL_SCORE, item.score)
-        if place.score_kind != "probability":
-            node = with_hidden(node, SCORE_KIND, place.score_kind)  # the score alone does not tell
+        node = with_hidden(node, SCORE_KIND, place.score_kind)  # the score alone does not tell
         return item.model_copy(update={"node": node, "score": place.score})
+
+    def _unscored(self, item: NodeWithScore, error: RagpairError) -> NodeWithScore:
+        return item.model_copy(update={"node": with_hidden(_fresh(item), RERANK_ERROR, str(error)), "score": None})
+
+
+def _fresh(item: NodeWithScore) -> BaseNode:
+    """The node without what a reranker before this one said of it."""
+    return without(item.node, RERANK_ERROR, SCORE_KIND)
 
 
 def _query(query_bundle: QueryBundle | None) -> str:

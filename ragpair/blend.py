@@ -22,7 +22,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, SupportsFloat
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ragpair.calibrate import Calibration
 from ragpair.errors import ConfigurationError, InvalidInput
@@ -32,7 +31,7 @@ UNKNOWN = 0.5  # what the typical value gets
 
 
 def blend(
-    relevance: ArrayLike,
+    relevance: Sequence[SupportsFloat] | Scale,
     signals: Mapping[str, Sequence[SupportsFloat | None]],
     weights: Mapping[str, float],
     *,
@@ -64,8 +63,8 @@ def blend(
     for name, weight in weights.items():
         if name not in signals:
             raise ConfigurationError(f"weights names {name!r}, but the signals are {', '.join(signals) or 'none'}.")
-        if not math.isfinite(weight):
-            raise ConfigurationError(f"The weight of {name!r} is {weight}; it must be a number.")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise ConfigurationError(f"The weight of {name!r} is {weight!r}; it must be a number, and finite.")
         kept += abs(weight) * _share(_values(name, signals[name], len(scores)), scores, more=weight > 0)
         whole += abs(weight)
     return np.asarray(scores * kept / whole)
@@ -107,7 +106,9 @@ def _median(values: Scale, counts: Scale) -> float:
     return float(values[order][middle].mean())
 
 
-def _probabilities(relevance: ArrayLike, calibration: Calibration | None, kind: ScoreKind) -> Scale:
+def _probabilities(
+    relevance: Sequence[SupportsFloat] | Scale, calibration: Calibration | None, kind: ScoreKind
+) -> Scale:
     if calibration is None and kind != "probability":
         raise ConfigurationError(
             f"A {kind} cannot be blended: half as high a one is not half as relevant, so bargains would come up that "
@@ -118,11 +119,9 @@ def _probabilities(relevance: ArrayLike, calibration: Calibration | None, kind: 
         raise ConfigurationError(
             f"The calibration was fitted on {calibration.score_kind} scores, and these are {kind} scores."
         )
+    scores = np.array([_number("relevance", index, value) for index, value in enumerate(relevance)], dtype=np.float64)
     if calibration is not None:
-        return calibration.probability(relevance)
-    scores = np.asarray(relevance, dtype=np.float64)
-    if scores.ndim != 1:
-        raise InvalidInput(f"The relevance must be one list of numbers, not an array of shape {scores.shape}.")
+        return calibration.probability(scores)
     for index in np.flatnonzero(~((scores >= 0) & (scores <= 1))):
         raise InvalidInput(
             f"The relevance at index {index} is {scores[index]}, which is no probability. Take scores='probability' "
@@ -139,17 +138,20 @@ def _values(name: str, values: Sequence[SupportsFloat | None], wanted: int) -> S
 
 
 def _value(name: str, index: int, value: Any) -> float:
-    if value is None:
-        return math.nan
-    try:
-        if isinstance(value, str | bytes):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise InvalidInput(
-            f"{name!r} at index {index} is {value!r}, which is no number. Store numbers, without currency or unit.",
-            index=index,
-        ) from None
+    number = math.nan if value is None else _number(name, index, value)
     if number < 0 or math.isinf(number):
         raise InvalidInput(f"{name!r} at index {index} is {value!r}; it must be 0 or more, and finite.", index=index)
     return number
+
+
+def _number(name: str, index: int, value: Any) -> float:
+    try:
+        if isinstance(value, str | bytes | np.ndarray):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidInput(
+            f"{name!r} at index {index} is {value!r:.60}, which is no number. Store numbers, without currency or unit, "
+            "and None where there is none.",
+            index=index,
+        ) from None

@@ -88,7 +88,8 @@ def test_numbers_of_other_kinds_are_numbers():
 
 
 numbers = st.one_of(st.none(), st.floats(0, 1e12))
-rows = st.lists(st.tuples(st.floats(0, 1), numbers, numbers), max_size=20)
+relevances = st.floats(0, 1).filter(lambda value: value == 0 or value > 1e-300)  # below, floats lose their digits
+rows = st.lists(st.tuples(relevances, numbers, numbers), max_size=20)
 weight = st.floats(-5, 5)
 
 
@@ -155,5 +156,13 @@ def test_what_does_not_fit_together():
         blend([0.5], {"price": [1.0]}, {"prize": -1})
     with pytest.raises(ConfigurationError, match="weight of 'price' is nan"):
         blend([0.5], {"price": [1.0]}, {"price": math.nan})
-    with pytest.raises(InvalidInput, match="not an array of shape"):
-        blend([[0.5]], {}, {})
+    with pytest.raises(ConfigurationError, match="weight of 'price' is '-1'"):
+        blend([0.5], {"price": [1.0]}, {"price": "-1"})
+
+
+@pytest.mark.parametrize("bad", [[0.5], np.array([0.5]), "0.9", "high", None, 1j], ids=repr)
+def test_a_relevance_that_is_no_number_is_named(bad):
+    for line in (None, Calibration(0.5, 1.0, 1.0, slope=20.0, intercept=-10.0, score_kind="probability", n=100)):
+        with pytest.raises(InvalidInput, match="'relevance' at index 1 is") as caught:
+            blend([0.5, bad], {}, {}, calibration=line)
+        assert caught.value.index == 1

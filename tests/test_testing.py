@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from ragpair import Embedder, Reranker
 from ragpair.testing import FakeServer, Fault, edits
 
 EMBED = {
@@ -494,3 +495,20 @@ def test_stopping_does_not_wait_for_delayed_answers():
         server.stop()
         assert isinstance(waiting.exception(), httpx.HTTPError | None)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("BAAI/bge-reranker-v2-m3", Reranker),
+        ("Qwen/Qwen3-Reranker-0.6B", Reranker),
+        ("Qwen/Qwen3-Embedding-0.6B", Embedder),
+    ],
+)
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "llamacpp"])
+def test_a_model_does_what_it_is_for(serve, engine, model, kind):
+    with kind(serve(engine, model=model).url) as client:
+        if kind is Embedder:
+            assert client.embed_documents(["parcel"]).shape == (1, 64)
+        else:
+            assert client.score("my parcel", ["my parcel", "bananas"]).argmax() == 0

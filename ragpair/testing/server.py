@@ -6,6 +6,7 @@ import threading
 from collections.abc import Collection, Iterator
 from typing import Any, Self
 
+from ragpair import catalog
 from ragpair.testing.engines import ENGINES, Answer, Engine, Task
 from ragpair.testing.faults import Fault
 from ragpair.testing.listener import Listener, Request
@@ -20,6 +21,7 @@ class FakeServer:
         engine: Whose API it speaks.
         model: Name that it serves; None is a well-known one that fits engine and task.
         task: "embed"; "rerank" is a cross-encoder; "answers" is an LLM that says yes or no, such as Qwen3-Reranker.
+            None is what the catalogue says the model is for, and "embed" where that is not known.
         dims: Width of the vectors.
         max_tokens: What the engine tells as its context length. A token is a word or a Chinese character.
         api_key: Refuse requests without this bearer token, on the routes that the engine guards.
@@ -42,7 +44,7 @@ class FakeServer:
         engine: Engine = "vllm",
         *,
         model: str | None = None,
-        task: Task = "embed",
+        task: Task | None = None,
         dims: int = 64,
         max_tokens: int = 512,
         api_key: str | None = None,
@@ -52,6 +54,7 @@ class FakeServer:
         queue: int | None = None,
         idle: float | None = None,
     ) -> None:
+        task = task or _task_of(model)
         self._engine = ENGINES[engine](model, task, dims, max_tokens, version, queue)
         self._work = self._engine.work[task]
         self._api_key, self._latency, self._hidden = api_key, latency, frozenset(hidden)
@@ -174,6 +177,13 @@ class FakeServer:
         except Exception as exc:  # the test's own fault: it should see it, not a lost connection
             return Answer(500, self._engine.error(500, f"Fault.edit raised {exc!r}"))
         return Answer(200, answer.body if changed is None else changed)
+
+
+def _task_of(model: str | None) -> Task:
+    match = catalog.find(model, kind="reranker")
+    if match is None:
+        return "embed"
+    return "answers" if match.family.type == "yes-no" else "rerank"
 
 
 def _strings(body: Any) -> Iterator[str]:

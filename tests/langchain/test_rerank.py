@@ -331,3 +331,16 @@ def test_what_cannot_be_judged_comes_last_on_request(serve, call, min_score):
     else:
         assert len(found) == 1
     assert documents[0].metadata == {}
+
+
+def test_what_an_earlier_reranker_said_does_not_stay(serve, call):
+    """Its error is over once another one has judged the document, and its score is none of one that could not."""
+    server = serve("vllm", task="rerank")
+    reranker = RagpairRerank(base_url=server.url, on_error="return")
+    before = {"page": 1, "relevance_score": 0.3, "score_kind": "cosine", "rerank_error": "was away"}
+    documents = [Document("parcel " * 600, metadata=before), Document("where is my parcel", metadata=before)]
+    judged, failed = call(reranker, "compress_documents", documents, "where is my parcel")
+    assert set(judged.metadata) == {"page", "relevance_score", "score_kind"}
+    assert judged.metadata["score_kind"] == "probability"
+    assert set(failed.metadata) == {"page", "rerank_error"}
+    assert "too_long='truncate'" in failed.metadata["rerank_error"]

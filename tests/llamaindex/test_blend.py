@@ -17,9 +17,16 @@ ROWS = [("earbuds, gold", 0.9, 80.0, 100), ("earbuds", 0.85, 40.0, 900), ("case 
 
 
 def nodes(**more):
+    """As a reranker leaves them."""
     return [
         NodeWithScore(
-            node=TextNode(text=title, id_=title, metadata={"price": price, "sales": sales, **more}), score=score
+            node=TextNode(
+                text=title,
+                id_=title,
+                metadata={"price": price, "sales": sales, "score_kind": "probability", **more},
+                excluded_llm_metadata_keys=["score_kind"],
+            ),
+            score=score,
         )
         for title, score, price, sales in ROWS
     ]
@@ -75,23 +82,48 @@ def test_behind_the_reranker(serve, call):
     assert titles(found) == ["where is my parcel now", "where is my parcel", "bananas", TOO_LONG]
 
 
-def test_cosines_of_our_reranker_are_refused_until_they_are_calibrated(serve, call):
-    server = serve("vllm", task="embed")
-    rerank = RagpairRerank(base_url=server.url, family=None, scores="raw", top_n=None)
+def judged_by_cosines(serve, call):
+    rerank = RagpairRerank(base_url=serve("vllm", task="embed").url, family=None, scores="raw", top_n=None)
     given = [NodeWithScore(node=TextNode(text=f"my parcel {n}", metadata={"price": n})) for n in range(4)]
-    judged = call(rerank, "postprocess_nodes", given, query_str="my parcel")
+    return call(rerank, "postprocess_nodes", given, query_str="my parcel")
+
+
+def test_cosines_of_our_reranker_are_refused_until_they_are_calibrated(serve, call):
+    judged = judged_by_cosines(serve, call)
     with pytest.raises(ConfigurationError, match="cosine cannot be blended"):
         call(RagpairSignalBlend(weights={"price": -1}), "postprocess_nodes", judged)
     blend = RagpairSignalBlend(weights={"price": -1}, calibration=LINE, top_n=None)
     assert len(call(blend, "postprocess_nodes", judged)) == 4
 
 
+def test_a_calibration_for_another_kind_of_score_is_refused(serve, call):
+    rerank = RagpairRerank(base_url=serve("vllm", task="rerank").url, top_n=None)
+    judged = call(rerank, "postprocess_nodes", judged_by_cosines(serve, call), query_str="my parcel")
+    with pytest.raises(ConfigurationError, match="fitted on cosine scores, and these are probability"):
+        call(RagpairSignalBlend(weights={"price": -1}, calibration=LINE), "postprocess_nodes", judged)
+
+
+def test_the_last_of_two_rerankers_counts(serve, call):
+    rerank = RagpairRerank(base_url=serve("vllm", task="rerank").url, top_n=None)
+    judged = call(rerank, "postprocess_nodes", judged_by_cosines(serve, call), query_str="my parcel")
+    assert {item.node.metadata["score_kind"] for item in judged} == {"probability"}
+    assert len(call(RagpairSignalBlend(weights={"price": -1}, top_n=None), "postprocess_nodes", judged)) == 4
+
+
+def test_similarities_of_a_retriever_are_no_relevance(call):
+    given = [NodeWithScore(node=TextNode(text="my parcel", metadata={"price": 1}), score=0.8)]
+    with pytest.raises(InvalidInput, match=r"a score that a retriever may have given.*before RagpairSignalBlend"):
+        call(RagpairSignalBlend(weights={"price": -1}), "postprocess_nodes", given)
+    fitted = RagpairSignalBlend(weights={"price": -1}, calibration=LINE)
+    assert call(fitted, "postprocess_nodes", given)[0].node.metadata["relevance_score"] == 0.8
+
+
 def test_bad_nodes_are_named(call):
-    with pytest.raises(InvalidInput, match=r"index 0 has no score.*top_n=None"):
+    with pytest.raises(InvalidInput, match=r"index 0 has no relevance, but no score at all.*top_n=None"):
         call(RagpairSignalBlend(weights=WEIGHTS), "postprocess_nodes", [NodeWithScore(node=nodes()[0].node)])
     with pytest.raises(InvalidInput, match=r"None of the 3 nodes has a metadata\['prize'\].*price, sales"):
         call(RagpairSignalBlend(weights={"prize": -1}), "postprocess_nodes", nodes())
-    with pytest.raises(InvalidInput, match="relevance at index 0 is 9"):
+    with pytest.raises(InvalidInput, match=r"relevance at index 0 is 9.*The node: earbuds, gold, 'earbuds, gold'"):
         call(
             RagpairSignalBlend(weights=WEIGHTS),
             "postprocess_nodes",
@@ -108,5 +140,9 @@ def test_options_that_cannot_be():
 
 def test_dumps_and_pickles_make_it_again():
     first = RagpairSignalBlend(weights=WEIGHTS, calibration=LINE)
-    for again in (RagpairSignalBlend.from_dict(first.to_dict()), pickle.loads(pickle.dumps(first))):
+    for again in (
+        RagpairSignalBlend.from_dict(first.to_dict()),
+        RagpairSignalBlend(**first.model_dump()),
+        pickle.loads(pickle.dumps(first)),
+    ):
         assert (again.weights, again.calibration, again.top_n) == (WEIGHTS, LINE, 3)
