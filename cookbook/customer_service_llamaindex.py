@@ -23,7 +23,7 @@
 # models' numbers. The notebook runs in the folder `cookbook/` of a clone.
 
 # %%
-# pip install "ragpair[cookbook]"
+# pip install "ragpair[cookbook]", and run it in the folder cookbook/ of a clone: the data lie there
 
 # %% tags=["parameters"]
 EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}

@@ -30,7 +30,7 @@
 # - Whatever the weights, up to 64, the list loses 7.5 % of its NDCG at most. A weighted sum loses a quarter.
 
 # %%
-# pip install "ragpair[cookbook]"
+# pip install "ragpair[cookbook]", and run it in the folder cookbook/ of a clone: the data lie there
 
 # %% [markdown]
 # These lines say which models and which Qdrant. The embedded models need no server, and are small. Everything below
@@ -423,6 +423,13 @@ def first_grade(ranking: list[Document], id: str) -> int:
     return catalogue.qrels[id].get(ranking[0].metadata["id"], 0)
 
 
+def better_buy(after: list[Document], before: list[Document], id: str) -> bool:
+    """Whether what stands first now is as good as what did before, costs less and sells more."""
+    new, old = after[0].metadata, before[0].metadata
+    same = first_grade(after, id) == first_grade(before, id)
+    return same and new["price"] < old["price"] and new["sales"] > old["sales"]
+
+
 WEIGHTS = [0, 0.1, 0.25, 0.5, 1, 2, 4, 8, 64]
 by_weight = {weight: {id: blended(id, weight, weight) for id in catalogue.queries} for weight in WEIGHTS}
 firsts = {
@@ -432,6 +439,7 @@ firsts = {
         ),
         "a better one": sum(first_grade(rankings[id], id) > first_grade(reranked[id], id) for id in rankings),
         "a worse one": sum(first_grade(rankings[id], id) < first_grade(reranked[id], id) for id in rankings),
+        "as good, cheaper and sells more": sum(better_buy(rankings[id], reranked[id], id) for id in rankings),
     }
     for weight, rankings in by_weight.items()
 }
@@ -473,7 +481,7 @@ pd.DataFrame(
         for cheap, sells in ((0, 0), (1, 0), (0, 1), (1, 1))
     },
     index=range(1, 5),
-).T.rename_axis("green tea")
+).T.rename_axis("green tea").style  # as a plain table it would be cut off
 
 # %% [markdown]
 # ## What each weight costs
@@ -784,9 +792,12 @@ headline
 #   with a real reranker.
 # - **Cut off the tail.** `RagpairRerank(..., min_score=calibrate(..., recall=0.95).threshold)`, measured above; better
 #   five good products than ten with ear plugs among them.
-# - **When the reranker is down.** `shop_search(calibration).with_fallbacks([recall])` shows what was recalled,
-#   without the blend, and the shop stays open. Give `RagpairRerank` a `timeout=2` and `max_retries=0`, or the fallback
-#   comes late: the defaults wait two minutes, and try three times more.
+# - **When the reranker is down.** With `plain = dense.as_retriever(search_kwargs={"k": 5})`,
+#   `shop_search(calibration).with_fallbacks([plain], exceptions_to_handle=(EndpointError,))` shows what was recalled,
+#   without the blend, and the shop stays open (`from ragpair import EndpointError`). Only what is wrong with a server
+#   falls back: a calibration of another model or a price of "$19.90" should be seen. Give `RagpairRerank` a
+#   `timeout=2` and `max_retries=0`, or the fallback comes late: the defaults wait two minutes, and try three times
+#   more.
 # - **Watch** how often the blend changes the first product, the relevance of what stands first, searches without a
 #   click, and the 95th percentile of the reranker's time. Keep `relevance_score` and `blended_score` in the log: they
 #   say which of the two put a product where it was.

@@ -32,7 +32,7 @@
 # repository, and [cookbook_data/chorus.py](cookbook_data/chorus.py) fetches them. The few titles below are theirs.
 
 # %%
-# pip install "ragpair[cookbook]"
+# pip install "ragpair[cookbook]", and run it in the folder cookbook/ of a clone: the data lie there
 
 # %% tags=["parameters"]
 EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}

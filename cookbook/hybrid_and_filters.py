@@ -554,8 +554,8 @@ quantised.round(3)
 # - **int8 with twice the candidates, rescored, loses nothing** (its codes alone have 0.98), at a quarter of the memory;
 #   TurboQuant with 4 bits (Qdrant 1.18 and newer) neither, at an eighth.
 # - **Binary needs wide vectors.** A thirty-second of the memory, and half of the neighbours gone at 384 numbers; four
-#   times the candidates, rescored, raise recall to about 0.81. Comparing with 8-bit queries costs no memory and gains
-#   some 12 points (0.53 to 0.65, and 0.81 to 0.93 with four times the candidates). Measure it on your own vectors.
+#   times the candidates, rescored, raise recall to about 0.82. Comparing with 8-bit queries costs no memory and gains
+#   some 12 points (0.53 to 0.65, and 0.82 to 0.93 with four times the candidates). Measure it on your own vectors.
 #
 # Rescoring reads full vectors: from files, if `on_disk=True` keeps those out of memory. A fast SSD is part of the
 # bargain.

@@ -9,13 +9,11 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from pydantic import Field
 
-from llamaindex_ragpair._nodes import RERANK_ERROR, SCORE_KIND, with_hidden
+from llamaindex_ragpair._nodes import RELEVANCE_SCORE, RERANK_ERROR, SCORE_KIND, with_hidden
 from llamaindex_ragpair._settings import Settings
 from ragpair.blend import blend, kind_of
 from ragpair.calibrate import Calibration
 from ragpair.errors import InvalidInput
-
-RELEVANCE_SCORE = "relevance_score"
 
 
 class RagpairSignalBlend(Settings, BaseNodePostprocessor):
@@ -34,7 +32,8 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
     weights 0 the order is that of relevance. `ragpair.blend` has the formula.
 
     What comes back is new, best first, with the blend as score, from 0 to 1, and the relevance in
-    metadata["relevance_score"] of a copy of the node, hidden from LLM and embeddings. Nodes that the reranker could not
+    metadata["relevance_score"] of a copy of the node, hidden from LLM and embeddings; metadata["score_kind"] is of
+    that. A second blend begins with that relevance. Nodes that the reranker could not
     judge (its `on_error="return"`) come last.
 
     Raises:
@@ -72,8 +71,9 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
             return nodes[: self.top_n]
         kinds = [item.node.metadata[SCORE_KIND] for item in judged if SCORE_KIND in item.node.metadata]
         try:
+            relevance = [self._relevance(index, item) for index, item in enumerate(judged)]
             scores = blend(
-                [self._relevance(index, item) for index, item in enumerate(judged)],
+                relevance,
                 {name: _signal(name, judged) for name in self.weights},
                 self.weights,
                 calibration=self.calibration,
@@ -84,7 +84,7 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
         order = (-scores).argsort(kind="stable")
         best = [
             NodeWithScore(
-                node=with_hidden(judged[index].node, RELEVANCE_SCORE, judged[index].score), score=float(scores[index])
+                node=with_hidden(judged[index].node, RELEVANCE_SCORE, relevance[index]), score=float(scores[index])
             )
             for index in order
         ]
@@ -103,7 +103,8 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
                 "ragpair.calibrate.",
                 index=index,
             )
-        return item.score
+        found: float = item.node.metadata.get(RELEVANCE_SCORE, item.score)  # there, if it was blended before
+        return found
 
 
 def _signal(name: str, nodes: Sequence[NodeWithScore]) -> list[Any]:

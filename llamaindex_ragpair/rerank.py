@@ -13,7 +13,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from pydantic import Field, PrivateAttr, SecretStr
 
-from llamaindex_ragpair._nodes import RERANK_ERROR, RETRIEVAL_SCORE, SCORE_KIND, with_hidden, without
+from llamaindex_ragpair._nodes import RELEVANCE_SCORE, RERANK_ERROR, RETRIEVAL_SCORE, SCORE_KIND, with_hidden, without
 from llamaindex_ragpair._settings import ServerSettings, key_from_env, url_from_env
 from ragpair import ConfigurationError, InvalidInput, RagpairError
 from ragpair.options import OnError, OnTooLongDocument, Scores
@@ -185,7 +185,7 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
 
 def _fresh(item: NodeWithScore) -> BaseNode:
     """The node without what a reranker before this one said of it."""
-    return without(item.node, RERANK_ERROR, SCORE_KIND)
+    return without(item.node, RELEVANCE_SCORE, RERANK_ERROR, SCORE_KIND)
 
 
 def _query(query_bundle: QueryBundle | None) -> str:

@@ -46,7 +46,8 @@ def blend(
             (or NaN) where it is not known, which counts like the typical value. Units don't matter, but 0 must mean
             nothing of it: ratings from 1 to 5 lie too close together to count, max(rating - 3, 0) does not.
         weights: How much a signal counts; its sign says which way: above 0 more is better, below 0 less is. With
-            {"price": -0.5} the most expensive keeps at least 1 / 1.5 of its relevance, and what is free keeps it all.
+            {"price": -0.5} the most expensive keeps at least 1 / 1.5 of its relevance, and what is free keeps it all,
+            unless that is typical.
         calibration: Makes probabilities of scores that are none, such as logits and cosines, or truer ones of those
             that are; `ragpair.calibrate.calibrate` fits it on judged pairs.
         score_kind: What the relevance is. Where it is no probability, it takes a calibration for that kind.

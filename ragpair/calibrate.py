@@ -157,7 +157,8 @@ def _threshold(
     elif complete is not None:
         best = int(np.argmax(np.where(recall >= complete, precision, -1.0)))
     else:
-        best = int(np.argmax(2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)))
+        f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+        best = int(np.argmax(f1.round(12)))  # of equal ones the first, which keeps most
     line = float(lines[best])
     if best:
         between = (float(lines[best - 1]) + line) / 2

@@ -288,16 +288,23 @@ def test_chorus_is_read_from_the_given_folder(folder: Path, monkeypatch: pytest.
     assert loaded.qrels == {"q000": {"10": 3, "9": 0}}
 
 
+def test_a_folder_that_holds_other_sets_only_is_no_obstacle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder.parent))
+    folder.rename(folder.parent / "banking77")
+    with pytest.raises(download.DataError, match="could not be downloaded"):
+        chorus.load()
+
+
 def test_an_incomplete_folder_is_refused_with_what_it_lacks(folder: Path) -> None:
     (folder / "qrels.tsv").unlink()
-    with pytest.raises(download.DataError, match=r"RAGPAIR_DATA is .* no qrels\.tsv in .* unset RAGPAIR_DATA"):
+    with pytest.raises(download.DataError, match=r"no qrels\.tsv in .*chorus-electronics, or remove that folder"):
         chorus.load()
 
 
 def test_a_damaged_file_is_refused_with_its_folder(folder: Path) -> None:
     (folder / "queries.jsonl").write_text('{"id": "q000"}\n', encoding="utf-8")
     with pytest.raises(
-        download.DataError, match=r"files in .*chorus-electronics cannot be read .*'text'.* unset RAGPAIR_DATA"
+        download.DataError, match=r"files in .*chorus-electronics cannot be read .*'text'.* or remove that folder"
     ):
         chorus.load()
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from .download import VARIABLE, DataError, provided
 
 SOURCE = (
     "https://github.com/PolyAI-LDN/task-specific-datasets/tree/master/banking_data (train.csv, test.csv; CC BY 4.0)"
@@ -37,7 +38,7 @@ def load() -> Banking:
     """The set.
 
     Raises:
-        FileNotFoundError: It is not there; the message says where to get it.
+        DataError: It is not there; the message says where to get it.
     """
     return Banking(_questions("train"), _questions("test"))
 
@@ -55,13 +56,9 @@ def _questions(part: str) -> list[Question]:
 
 
 def _path(part: str) -> Path:
-    folder = os.environ.get("RAGPAIR_DATA")
-    if not folder:
-        raise FileNotFoundError(f"banking77 is needed here, and RAGPAIR_DATA names no folder. Get {SOURCE}, {_PUT}")
-    for name in (f"{part}.csv", f"{part}.jsonl"):
-        if (path := Path(folder) / "banking77" / name).is_file():
+    folder = provided("banking77")
+    for path in (folder / f"{part}.csv", folder / f"{part}.jsonl") if folder else ():
+        if path.is_file():
             return path
-    raise FileNotFoundError(f"There is no banking77/{part}.csv in RAGPAIR_DATA={folder}. Get {SOURCE}, {_PUT}")
-
-
-_PUT = "put both files into a folder banking77, and set RAGPAIR_DATA to the folder around it."
+    where = f"{folder}" if folder else f"a folder banking77 in the one that {VARIABLE} names"
+    raise DataError(f"banking77 is needed here, and there is no {part}.csv in {where}. Get {SOURCE}, and put it there.")

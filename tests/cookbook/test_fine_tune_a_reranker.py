@@ -82,15 +82,14 @@ def test_the_served_model_scores_as_it_was_trained_or_its_activation_was_saved_w
 
 def test_banking77_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(COOKBOOK))
-    from cookbook_data import banking
+    from cookbook_data import banking, download
 
     monkeypatch.delenv("RAGPAIR_DATA", raising=False)
-    with pytest.raises(
-        FileNotFoundError, match=r"RAGPAIR_DATA names no folder.*PolyAI-LDN/task-specific-datasets.*CC BY"
-    ):
+    with pytest.raises(download.DataError, match=r"RAGPAIR_DATA names.*PolyAI-LDN/task-specific-datasets.*CC BY"):
         banking.load()
+    (tmp_path / "banking77").mkdir()
     monkeypatch.setenv("RAGPAIR_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"no banking77/train\.csv in RAGPAIR_DATA=.*PolyAI"):
+    with pytest.raises(download.DataError, match=r"no train\.csv in .*banking77.*PolyAI"):
         banking.load()
 
 

@@ -88,24 +88,26 @@ async def test_async_is_native(embeddings, no_executor):
     assert len(await embeddings.aembed_documents(TEXTS)) == 10
 
 
-def test_async_calls_run_at_the_same_time(serve):
-    server = serve("vllm", latency=0.1)
+def test_async_calls_run_at_the_same_time(serve, together):
+    server = serve("vllm")
     embeddings = RagpairEmbeddings(base_url=server.url)
 
     async def many():
         for _ in range(4):  # concurrency grows with the answers
             await embeddings.aembed_query("warm up")
+        together(server, 6)
         await asyncio.gather(*(embeddings.aembed_query(text) for text in TEXTS[:6]))
 
     asyncio.run(many())
     assert server.in_flight_peak == 6
 
 
-def test_six_threads_share_one_object(serve):
-    server = serve("vllm", latency=0.05)
+def test_six_threads_share_one_object(serve, together):
+    server = serve("vllm")
     embeddings = RagpairEmbeddings(base_url=server.url)
     for _ in range(4):  # concurrency grows with the answers
         expected = embeddings.embed_documents(TEXTS)
+    together(server, 6)
     with ThreadPoolExecutor(6) as threads:
         found = list(threads.map(lambda _: embeddings.embed_documents(TEXTS), range(12)))
     assert found == [expected] * 12

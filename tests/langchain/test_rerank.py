@@ -186,10 +186,12 @@ async def test_async_is_native(rerank, no_executor):
     assert numbers(await rerank.acompress_documents(documents(), QUERY)) == ORDER
 
 
-def test_six_threads_share_one_object(serve):
-    server = serve("vllm", task="rerank", latency=0.05)
+def test_six_threads_share_one_object(serve, together):
+    server = serve("vllm", task="rerank")
     rerank = RagpairRerank(base_url=server.url)
-    rerank.compress_documents(documents(), QUERY)
+    for _ in range(4):  # concurrency grows with the answers
+        rerank.compress_documents(documents(), QUERY)
+    together(server, 6)
     with ThreadPoolExecutor(6) as threads:
         found = list(threads.map(lambda _: rerank.compress_documents(documents(), QUERY), range(12)))
     assert [numbers(each) for each in found] == [ORDER[:3]] * 12

@@ -103,6 +103,18 @@ def test_a_calibration_for_another_kind_of_score_is_refused(serve, call):
         call(RagpairSignalBlend(weights={"price": -1}, calibration=LINE), "postprocess_nodes", judged)
 
 
+def test_a_second_blend_begins_with_the_relevance(serve, call):
+    once = RagpairSignalBlend(weights={"price": -1}, calibration=LINE, top_n=None)
+    judged = judged_by_cosines(serve, call)
+    blended = call(once, "postprocess_nodes", judged)
+    assert call(once, "postprocess_nodes", blended) == blended
+    rerank = RagpairRerank(base_url=serve("vllm", task="rerank").url, top_n=None)
+    assert call(rerank, "postprocess_nodes", blended, query_str="my parcel")[0].node.metadata.keys() == {
+        "price",
+        "score_kind",
+    }
+
+
 def test_the_last_of_two_rerankers_counts(serve, call):
     rerank = RagpairRerank(base_url=serve("vllm", task="rerank").url, top_n=None)
     judged = call(rerank, "postprocess_nodes", judged_by_cosines(serve, call), query_str="my parcel")
