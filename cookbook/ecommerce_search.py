@@ -21,7 +21,19 @@
 # turned. [The same in Chinese](ecommerce_search_zh.ipynb) · [with LlamaIndex](ecommerce_search_llamaindex.ipynb) ·
 # [on a real catalogue](ecommerce_search_chorus.ipynb)
 #
-# In short:
+# The answer, for a reranker that gives probabilities, such as Qwen3-Reranker. The rest of the page is how well it
+# works, and when it does not:
+#
+# ```python
+# recall = store.as_retriever(search_kwargs={"k": 50})  # any LangChain retriever; price and sales are metadata
+# rerank = RagpairRerank(base_url="http://localhost:8001", top_n=None)
+# blend = RagpairSignalBlend(weights={"price": -0.1, "sales": 0.1}, top_n=10)
+# pipeline = DocumentCompressorPipeline(transformers=[rerank, blend])
+# search = ContextualCompressionRetriever(base_compressor=pipeline, base_retriever=recall)
+# search.invoke("wireless earbuds for running")
+# ```
+#
+# What came out:
 #
 # - With the small reranker that is embedded here, the blend gains nothing worth having. The weight that the labelled
 #   queries allow changes the first product of 4 queries among 60, and 3 of the 4 get a worse one.

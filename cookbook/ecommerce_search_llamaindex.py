@@ -15,7 +15,13 @@
 # Qdrant, a retriever with `MetadataFilters`, and two `node_postprocessors`, the reranker and the blend. The shop and
 # the queries are the same, and so are the numbers where the same is computed. Why it is done so, what it is compared
 # with, and how far the weights can be turned, is written there. Here is how it is put together, and where LlamaIndex
-# differs.
+# differs. In short:
+#
+# ```python
+# rerank = RagpairRerank(base_url="http://localhost:8001", top_n=None)
+# blend = RagpairSignalBlend(weights={"price": -0.1, "sales": 0.1}, top_n=10)  # price and sales are metadata
+# engine = index.as_query_engine(similarity_top_k=50, node_postprocessors=[rerank, blend])
+# ```
 
 # %%
 # pip install "ragpair[cookbook]", and run it in the folder cookbook/ of a clone: the data lie there

@@ -20,7 +20,18 @@
 # [英文版](ecommerce_search.ipynb) · [LlamaIndex 版](ecommerce_search_llamaindex.ipynb) ·
 # [真实商品库](ecommerce_search_chorus.ipynb)
 #
-# 先说结论：
+# 做法就是下面几行，重排模型要给出概率（比如 Qwen3-Reranker）。其余篇幅讲效果如何，以及什么时候不灵：
+#
+# ```python
+# recall = store.as_retriever(search_kwargs={"k": 50})  # 任何 LangChain 检索器；价格、销量放在 metadata 里
+# rerank = RagpairRerank(base_url="http://localhost:8001", top_n=None)
+# blend = RagpairSignalBlend(weights={"price": -0.1, "sales": 0.1}, top_n=10)
+# pipeline = DocumentCompressorPipeline(transformers=[rerank, blend])
+# search = ContextualCompressionRetriever(base_compressor=pipeline, base_retriever=recall)
+# search.invoke("跑步用的真无线耳机")
+# ```
+#
+# 测下来的结论：
 #
 # - e5 的余弦相似度全挤在 0.82 到 0.95 之间，第 10 名的分数还有第 1 名的 96%。直接拿它和价格、销量相乘，NDCG@10
 #   从 0.876 掉到 0.24；先校准成概率再乘，同样的权重下是 0.870。
