@@ -31,9 +31,11 @@ from ragpair.dialects.base import (
     TooLong,
     Vectors,
     by_index,
+    column,
     error_text,
     field,
     finite,
+    firsts,
     json_object,
     malformed,
     model_card,
@@ -292,7 +294,7 @@ class Vllm:
             return systemone.read(reply)
         rows = by_index(field(reply, "data"), expected, reply)
         if not plan.route.startswith("classify"):
-            return to_scale((row.get("score") for row in rows), reply)
+            return to_scale(column(rows, "score", reply), reply)
         for row in rows:
             if row.get("num_classes", 1) != 1:
                 raise ConfigurationError(
@@ -300,10 +302,7 @@ class Vllm:
                     "launched with hf-overrides that name the architecture only, as many guides have it. The rerank "
                     f"routes are 404 there, and /classify is noise. Launch: {LAUNCH_QWEN3}"
                 )
-        try:
-            return to_scale((row["probs"][0] for row in rows), reply)
-        except (KeyError, IndexError, TypeError) as exc:
-            raise malformed(reply, "a result without probs") from exc
+        return to_scale(firsts(column(rows, "probs", reply), reply), reply)
 
     # --- tokens, lengths and errors ---
 
