@@ -1,13 +1,15 @@
 """Replies that are 200 and wrong: each says what it is, and ends with what mends it."""
 
+import base64
 import re
 
+import numpy as np
 import pytest
 
 from ragpair import MalformedReply
 from ragpair.testing import Fault, edits
 
-from .cases import TEXTS, Way
+from .cases import DIMS, TEXTS, Way
 
 BETWEEN = r"Pass the server's own address, or the right engine=\."
 LOST = r"Pass the server's own address; batch_size=1 shows whether it is for one text\."
@@ -110,3 +112,73 @@ def test_an_error_in_place_of_the_list_of_models_is_told(embedder):
         server.fail(Fault.edit(lambda _: {"error": "upstream quota"}, path="/v1/models", times=None))
         with pytest.raises(MalformedReply, match=r"/v1/models answered 200 with an error: upstream quota\."):
             embedder(server, engine="vllm").embed_documents(TEXTS)
+
+
+# --- vectors that come as float32 where float16 was asked for ---
+
+IGNORED = r"float32 where embed_dtype='float16' was asked for.*Leave embed_dtype out"
+
+
+def as_float32(scale=1.0):
+    """What an engine sends that drops the wish: every vector anew, in numbers twice as wide."""
+
+    def edit(reply):
+        for one in reply["data"]:
+            halves = np.frombuffer(base64.b64decode(one["embedding"]), "<f2").astype("<f4")
+            one["embedding"] = base64.b64encode((halves * scale).tobytes()).decode()
+
+    return edit
+
+
+@pytest.mark.parametrize("dims", [DIMS, 64, 1024])
+def test_float32_is_never_read_as_float16(serve, embedder, call, dims):
+    server = serve("vllm", dims=dims)
+    server.fail(Fault.edit(as_float32(), times=None))
+    with pytest.raises(MalformedReply, match=IGNORED):
+        call(embedder(server, embed_dtype="float16"), "embed_documents", TEXTS)
+    assert len(server.work) == 1
+
+
+@pytest.mark.parametrize("version", ["0.11.0", "0.12.0"])
+def test_an_old_version_that_a_gateway_hides_is_noticed(serve, embedder, version):
+    server = serve("vllm", hidden=["/version"], version=version)
+    one = embedder(server, embed_dtype="float16")
+    with pytest.raises(MalformedReply, match=IGNORED):
+        one.embed_documents(TEXTS)
+    assert embedder(server).embed_documents(TEXTS).shape == (3, 64)  # the cure
+
+
+def test_a_change_of_version_is_noticed(serve, embedder):
+    server = serve("vllm")
+    one = embedder(server, embed_dtype="float16")
+    assert one.embed_queries(["a"]).shape == (1, 64)
+    server.fail(Fault.edit(as_float32()))
+    with pytest.raises(MalformedReply, match=IGNORED):
+        one.embed_queries(["a"])
+
+
+def test_vectors_that_are_not_normalised_are_known_by_their_width(serve, embedder):
+    server = serve("vllm", model="BAAI/bge-m3", dims=1024)
+    server.fail(Fault.edit(as_float32(scale=7.0)))
+    with pytest.raises(MalformedReply, match=IGNORED):
+        embedder(server, embed_dtype="float16").embed_documents(TEXTS)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 14.0, 16.0, 18.0, 20.0, 300.0])
+def test_true_float16_of_any_length_is_taken(serve, embedder, scale):
+    def scaled(reply):
+        for one in reply["data"]:
+            halves = np.frombuffer(base64.b64decode(one["embedding"]), "<f2")
+            one["embedding"] = base64.b64encode((halves * np.float16(scale)).tobytes()).decode()
+
+    server = serve("vllm", model="BAAI/bge-m3", dims=1024)
+    server.fail(Fault.edit(scaled))
+    vectors = embedder(server, embed_dtype="float16").embed_documents(TEXTS)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)
+
+
+def test_replicas_of_which_one_ignores_float16_are_told_why(serve, embedder):
+    servers = [serve("vllm"), serve("vllm", hidden=["/version"], version="0.11.0")]
+    with pytest.raises(MalformedReply, match=IGNORED) as caught:
+        embedder([server.url for server in servers], embed_dtype="float16").embed_documents(TEXTS)
+    assert caught.value.endpoint == servers[1].url
