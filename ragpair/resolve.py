@@ -119,7 +119,8 @@ def travelling(dialect: Dialect, served: Served, embed_dtype: EmbedDtype) -> Dia
         raise ConfigurationError(
             f"embed_dtype={embed_dtype!r} needs vLLM 0.13 or newer, and this is {served.version}. Leave it out."
         )
-    return replace(dialect, embed_dtype=embed_dtype)
+    known = catalog.find(*served.names, kind="embedding")
+    return replace(dialect, embed_dtype=embed_dtype, width=known.dims if known else None)
 
 
 def widths(

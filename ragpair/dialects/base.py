@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -209,6 +210,19 @@ class TakesTokens(Dialect, Protocol):
         """The request for the scores of these prompts."""
 
 
+# What mends a reply that is 200 and wrong: what made it so can seldom be seen in it.
+_BETWEEN = (
+    "Is a gateway in between, or another engine at this address? Pass the server's own address, or the right engine=."
+)
+_LOST = (
+    "Does a gateway in between cut lists? Pass the server's own address; batch_size=1 shows whether it is for one text."
+)
+OVERFLOWS = (
+    "Some models overflow in float16 on some texts: serve it in bfloat16 or float32 (--dtype, on vLLM and SGLang)."
+)
+NO_SCORE = ("a score that is NaN, infinity or null", OVERFLOWS)
+
+
 # --- vectors and scores ----------------------------------------------------------------------------------------------
 
 
@@ -238,26 +252,33 @@ def _to_vector(value: Any, reply: Reply, dtype: str) -> Vectors:
     if isinstance(value, str):
         vector: Vectors = to_matrix([value], reply, dtype)[0]
         return vector
-    try:
+    with suppress(ValueError, TypeError):
         vector = np.asarray(value, dtype=np.float32)
-    except (ValueError, TypeError) as exc:
-        raise malformed(reply, f"an embedding that is no list of numbers ({exc})") from exc
-    if vector.ndim == 0:
-        raise malformed(reply, f"{value!r:.20} in place of an embedding")
-    if vector.ndim != 1:
+        if vector.ndim == 1:
+            return vector
+    if isinstance(value, list) and any(isinstance(row, list) for row in value):
         raise malformed(
             reply,
-            "a matrix in place of a vector: the server runs the model for token vectors (late interaction). "
-            "Launch it for pooled embeddings",
+            "a matrix in place of a vector",
+            "The server runs the model for token vectors (late interaction): launch it for pooled embeddings.",
         )
-    return vector
+    raise malformed(reply, f"{value!r:.20} in place of an embedding")
 
 
 def _check_widths(widths: set[int], reply: Reply) -> None:
     if len(widths) > 1:
         raise malformed(reply, f"vectors of different widths: {sorted(widths)}")
     if widths == {0}:
-        raise malformed(reply, "empty vectors")
+        raise malformed(reply, "empty vectors", "The engine does not say why: look at its log, or update it.")
+
+
+def one_each(rows: Any, expected: int, reply: Reply, what: str) -> list[Any]:
+    """A list with one row an input, in their order."""
+    if not isinstance(rows, list):
+        raise malformed(reply, f"no list of {what}")
+    if len(rows) != expected:
+        raise malformed(reply, f"{len(rows)} {what} for {expected} inputs", _LOST if len(rows) < expected else _BETWEEN)
+    return rows
 
 
 def by_index(rows: Any, expected: int, reply: Reply) -> list[Mapping[str, Any]]:
@@ -274,14 +295,29 @@ def by_index(rows: Any, expected: int, reply: Reply) -> list[Mapping[str, Any]]:
         ordered[index] = row
     missing = [i for i, row in enumerate(ordered) if row is None]
     if missing:
-        raise malformed(reply, f"{expected - len(missing)} results for {expected} inputs; none for input {missing[0]}")
+        found = f"{expected - len(missing)} results for {expected} inputs; none for input {missing[0]}"
+        raise malformed(reply, found, _LOST)
     return [row for row in ordered if row is not None]
+
+
+def column(rows: Sequence[Mapping[str, Any]], name: str, reply: Reply) -> list[Any]:
+    """One field of all rows."""
+    if not all(name in row for row in rows):
+        raise malformed(reply, f"a result without {name!r}")
+    return [row[name] for row in rows]
+
+
+def firsts(rows: Sequence[Any], reply: Reply) -> list[Any]:
+    """The first value of each row, which is the one of "yes" where a model has been asked for one or two."""
+    if not all(isinstance(row, list) and row for row in rows):
+        raise malformed(reply, "a row without scores")
+    return [row[0] for row in rows]
 
 
 def read_openai_embeddings(reply: Reply, expected: int, dtype: str = "<f4") -> Vectors:
     """`{"data": [{"index", "embedding"}]}`: vLLM, SGLang, llama.cpp and the embedded engine."""
     rows = by_index(field(reply, "data"), expected, reply)
-    return to_matrix([row.get("embedding") for row in rows], reply, dtype)
+    return to_matrix(column(rows, "embedding", reply), reply, dtype)
 
 
 def to_scale(values: Iterable[Any], reply: Reply) -> Scale:
@@ -298,7 +334,7 @@ def to_scale(values: Iterable[Any], reply: Reply) -> Scale:
 def finite(scores: Scale, reply: Reply) -> Scale:
     """The scores of a harmless pair, which must be numbers."""
     if not np.isfinite(scores).all():
-        raise malformed(reply, "a score that is NaN, infinity or null")
+        raise malformed(reply, *NO_SCORE)
     return scores
 
 
@@ -314,14 +350,18 @@ def yes_probability(top: Any, yes: str, no: str, reply: Reply) -> tuple[float, f
     """
     rows = top if isinstance(top, list) else ()
     items = [item for item in rows if isinstance(item, dict) and "token" in item and "logprob" in item]
+    if any(item["logprob"] is None for item in items):
+        raise malformed(reply, "a likelihood that is null", OVERFLOWS)
     if not all(isinstance(item["logprob"], int | float) and item["logprob"] <= _ROUNDING for item in items):
-        raise malformed(reply, "a likelihood that is no number, or more than certain")
+        raise malformed(
+            reply, "a likelihood that is no logarithm of a probability, which is 0 or less", "Update the engine."
+        )
     listed = {str(item["token"]): float(item["logprob"]) for item in items}
     if yes not in listed and no not in listed:
         raise malformed(
             reply,
-            f"neither {yes!r} nor {no!r} among the likeliest first tokens ({', '.join(map(repr, list(listed)[:5]))}): "
-            "this model does not answer the reranking prompt. Is it a reranker, and the right family=?",
+            f"neither {yes!r} nor {no!r} among the likeliest first tokens ({', '.join(map(repr, list(listed)[:5]))})",
+            "This model does not answer the reranking prompt. Is it a reranker, and the right family=?",
         )
     floor = min(listed.values())
     log_yes, log_no = (listed.get(token, floor) for token in (yes, no))
@@ -331,12 +371,23 @@ def yes_probability(top: Any, yes: str, no: str, reply: Reply) -> tuple[float, f
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def malformed(reply: Reply, what: str) -> MalformedReply:
-    """200, but not what was asked for."""
+def malformed(reply: Reply, what: str, cure: str = _BETWEEN) -> MalformedReply:
+    """200, but not what was asked for. If it is an error that somebody made a 200 of, that is what is told."""
+    if _tells_error(reply):
+        what, cure = f"an error: {error_text(reply).rstrip('.')}", "What answers hides its status: look at its log."
+    else:
+        what = f"{what}. It begins: {excerpt(reply.body, 120)!r}"
     return MalformedReply(
-        f"{reply.endpoint}{reply.path} answered {reply.status} with {what}. It begins: {excerpt(reply.body, 120)!r}.",
-        endpoint=reply.endpoint,
+        f"{reply.endpoint}{reply.path} answered {reply.status} with {what}. {cure}", endpoint=reply.endpoint
     )
+
+
+def _tells_error(reply: Reply) -> bool:
+    try:
+        body = orjson.loads(reply.body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(body, dict) and (bool(body.get("error")) or body.get("object") == "error")
 
 
 def field(reply: Reply, name: str) -> Any:
@@ -416,7 +467,8 @@ def strings(*values: Any) -> tuple[str, ...]:
 def list_models(reply: Reply, field: str = "data", name: str = "id") -> list[dict[str, Any]]:
     """The cards of a list of models, each with a name."""
     cards = json_object(reply).get(field) or []
-    if not isinstance(cards, list) or not all(isinstance(c, dict) and isinstance(c.get(name), str) for c in cards):
+    named = isinstance(cards, list) and all(isinstance(c, dict) and isinstance(c.get(name), str) for c in cards)
+    if not named or _tells_error(reply):
         raise malformed(reply, "something that is no list of models")
     return cards
 

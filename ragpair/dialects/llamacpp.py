@@ -22,6 +22,7 @@ from ragpair.dialects.base import (
     TooLong,
     Vectors,
     by_index,
+    column,
     error_text,
     field,
     finite,
@@ -145,7 +146,7 @@ class LlamaCpp:
             return systemone.read(reply)
         if plan.frame is None:
             rows = by_index(field(reply, "results"), expected, reply)
-            return to_scale((row.get("relevance_score") for row in rows), reply)
+            return to_scale(column(rows, "relevance_score", reply), reply)
         body = reply.json()
         answers = by_index(body if isinstance(body, list) else [body], expected, reply)
         return to_scale([self._judge(plan, answer, reply) for answer in answers], reply)
@@ -153,7 +154,11 @@ class LlamaCpp:
     def _judge(self, plan: ScorePlan, answer: Any, reply: Reply) -> float:
         tokens = answer.get("completion_probabilities")
         if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], dict):
-            raise malformed(reply, "no token likelihoods: the model stopped without an answer, or is no reranker")
+            raise malformed(
+                reply,
+                "no token likelihoods",
+                "If the model's file has a rank head, start llama-server with --reranking; otherwise update it.",
+            )
         return yes_probability(tokens[0].get("top_logprobs"), *plan.answers, reply)[0]
 
     # --- lengths and errors ---

@@ -19,7 +19,7 @@ from ragpair.dialects.base import (
     Vectors,
     field,
     json_object,
-    malformed,
+    one_each,
     read_openai_embeddings,
     rejected,
     to_scale,
@@ -69,10 +69,7 @@ class Local:
 
     def read_scores(self, plan: ScorePlan, reply: Reply, expected: int) -> Scale:
         """`scores`, in the order of the documents."""
-        scores = field(reply, "scores")
-        if not isinstance(scores, list) or len(scores) != expected:
-            raise malformed(reply, f"no {expected} scores")
-        return to_scale(scores, reply)
+        return to_scale(one_each(field(reply, "scores"), expected, reply, "scores"), reply)
 
     def count_call(self, served: Served, text: str) -> Call | None:
         """Not needed: the engine cuts by itself when asked to."""

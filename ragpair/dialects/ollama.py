@@ -31,6 +31,7 @@ from ragpair.dialects.base import (
     malformed,
     numbers,
     object_of,
+    one_each,
     rejected,
     to_matrix,
     to_scale,
@@ -119,11 +120,7 @@ class Ollama:
 
     def read_embeddings(self, reply: Reply, expected: int) -> Vectors:
         """`embeddings`, in the order of the texts."""
-        rows = field(reply, "embeddings")
-        if not isinstance(rows, list) or len(rows) != expected:
-            came = len(rows) if isinstance(rows, list) else "no"
-            raise malformed(reply, f"{came} embeddings for {expected} texts")
-        return to_matrix(rows, reply)
+        return to_matrix(one_each(field(reply, "embeddings"), expected, reply, "embeddings"), reply)
 
     # --- scores ---
 
@@ -200,7 +197,12 @@ class Ollama:
     def _judge(self, plan: ScorePlan, reply: Reply) -> tuple[float, float]:
         tokens = field(reply, "logprobs")
         if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], dict):
-            raise malformed(reply, "no token likelihoods: the model stopped without an answer, or is no reranker")
+            raise malformed(
+                reply,
+                "no token likelihoods, as of a model that stopped without an answer",
+                f"Scores need Ollama {'.'.join(map(str, _LOGPROBS_SINCE))} or newer, and a Qwen3-Reranker that was "
+                "converted as a plain language model.",
+            )
         return yes_probability(tokens[0].get("top_logprobs"), *plan.answers, reply)
 
     # --- lengths and errors ---

@@ -24,13 +24,15 @@ from ragpair.dialects.base import (
     TooLong,
     Vectors,
     by_index,
+    column,
     error_text,
     field,
+    firsts,
     json_object,
-    malformed,
     model_card,
     numbers,
     object_of,
+    one_each,
     read_number,
     read_openai_embeddings,
     rejected,
@@ -201,14 +203,9 @@ class Sglang:
         if plan.route == systemone.ROUTE:
             return systemone.read(reply)
         if plan.frame is None:
-            return to_scale((row.get("score") for row in by_index(reply.json(), expected, reply)), reply)
-        rows = field(reply, "scores")
-        if not isinstance(rows, list) or len(rows) != expected:
-            raise malformed(reply, f"no {expected} rows of scores")
-        try:
-            return to_scale((row[0] for row in rows), reply)
-        except (TypeError, LookupError) as exc:
-            raise malformed(reply, "a row without scores") from exc
+            return to_scale(column(by_index(reply.json(), expected, reply), "score", reply), reply)
+        rows = one_each(field(reply, "scores"), expected, reply, "rows of scores")
+        return to_scale(firsts(rows, reply), reply)
 
     # --- lengths and errors ---
 

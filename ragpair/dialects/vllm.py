@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragpair.dialects import systemone
 from ragpair.dialects.base import (
@@ -31,9 +32,11 @@ from ragpair.dialects.base import (
     TooLong,
     Vectors,
     by_index,
+    column,
     error_text,
     field,
     finite,
+    firsts,
     json_object,
     malformed,
     model_card,
@@ -56,6 +59,10 @@ _WILD_LOGIT = 1e3
 # A raw query and document of one letter each are a handful of tokens; every reranking template adds dozens.
 _UNTEMPLATED_TOKENS = 12
 _INSTRUCTION_SINCE = (0, 22)
+# By so much the length of a normalised vector may be off 1.
+_ROUNDING = 1e-3
+# Less is hardly ever a number of a normalised vector.
+_NOTHING = 1e-7
 
 _QWEN3_OVERRIDES = json.dumps(
     {
@@ -74,9 +81,11 @@ class Vllm:
 
     Attributes:
         embed_dtype: How vectors travel; "float16" is half as many bytes.
+        width: How many numbers the model's vectors have, where that is known.
     """
 
     embed_dtype: Literal["float32", "float16"] = "float32"
+    width: int | None = None
 
     name: ClassVar[str] = "vllm"
     truncates: ClassVar[bool] = True
@@ -111,7 +120,16 @@ class Vllm:
 
     def read_embeddings(self, reply: Reply, expected: int) -> Vectors:
         """Base64 or floats, by index."""
-        return read_openai_embeddings(reply, expected, "<f2" if self.embed_dtype == "float16" else "<f4")
+        if self.embed_dtype == "float32":
+            return read_openai_embeddings(reply, expected)
+        vectors = read_openai_embeddings(reply, expected, "<f2")
+        if _are_float32(vectors, self.width):
+            raise malformed(
+                reply,
+                f"float32 where embed_dtype={self.embed_dtype!r} was asked for",
+                "Leave embed_dtype out: what answers there ignores it, as vLLM before 0.13 and some gateways do.",
+            )
+        return vectors
 
     # --- scores ---
 
@@ -292,7 +310,7 @@ class Vllm:
             return systemone.read(reply)
         rows = by_index(field(reply, "data"), expected, reply)
         if not plan.route.startswith("classify"):
-            return to_scale((row.get("score") for row in rows), reply)
+            return to_scale(column(rows, "score", reply), reply)
         for row in rows:
             if row.get("num_classes", 1) != 1:
                 raise ConfigurationError(
@@ -300,10 +318,7 @@ class Vllm:
                     "launched with hf-overrides that name the architecture only, as many guides have it. The rerank "
                     f"routes are 404 there, and /classify is noise. Launch: {LAUNCH_QWEN3}"
                 )
-        try:
-            return to_scale((row["probs"][0] for row in rows), reply)
-        except (KeyError, IndexError, TypeError) as exc:
-            raise malformed(reply, "a result without probs") from exc
+        return to_scale(firsts(column(rows, "probs", reply), reply), reply)
 
     # --- tokens, lengths and errors ---
 
@@ -366,6 +381,28 @@ class Vllm:
                 f"rerank routes are missing). Launch: {LAUNCH_QWEN3}",
             )
         return rejected(reply)
+
+
+def _are_float32(halves: Vectors, width: int | None) -> bool:
+    """Whether what was read as float16 is float32, which makes garbage of the right shape.
+
+    It is where the numbers are twice as many as the model has; or where rows have length 1, as nearly all models make
+    them, only if read as float32. What is float16 may have that by chance, but then most numbers are next to nothing.
+    """
+    if halves.shape[1] % 2:
+        return False
+    if width is not None and halves.shape[1] == 2 * width:
+        return True
+    with np.errstate(all="ignore"):  # numbers of any size
+        if _have_length_one(halves).all():
+            return False
+        singles = halves.astype("<f2").view("<f4")
+        return bool(np.mean(np.abs(singles) > _NOTHING) > 0.9 and _have_length_one(singles).any())
+
+
+def _have_length_one(rows: NDArray[Any]) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = np.abs(np.linalg.norm(rows, axis=1) - 1.0) < _ROUNDING
+    return near
 
 
 class _Missing(Exception):

@@ -24,12 +24,12 @@ from ragpair.retry import queue_is_full
 from ragpair.wire import Call, Flow, Reply, send
 
 Rows = NDArray[Any]
+Fault = tuple[str, str]
+"""What came in place of a row, and what mends it."""
 
 # Refusals that may be for one of the texts; those of the key, the route or the model are not.
 _OF_A_TEXT = frozenset({400, 413, 422, 500})
 _HARMLESS = "hello"
-
-OVERFLOWS = "Some models overflow in float16 on some texts: serve it with --dtype bfloat16 or float32"
 
 
 @dataclass(slots=True)
@@ -83,8 +83,8 @@ class Job(ABC):
         """The request for these texts."""
 
     @abstractmethod
-    def read(self, reply: Reply, expected: int) -> tuple[Rows, dict[int, str]]:
-        """One row a text; and which of them cannot be right, with what they are."""
+    def read(self, reply: Reply, expected: int) -> tuple[Rows, dict[int, Fault]]:
+        """One row a text; and which of them cannot be right."""
 
     @abstractmethod
     def nothing(self, count: int) -> Rows:
@@ -177,13 +177,13 @@ def _read(job: Job, items: Sequence[Item], reply: Reply) -> Rows:
         rows, faults = job.read(reply, len(items))
     except MalformedReply as exc:
         return failed(job, items, exc)
-    for number, what in faults.items():
+    for number, (what, cure) in faults.items():
         item = items[number]
         failed(
             job,
             [item],
             MalformedReply(
-                f"{reply.endpoint}{reply.path} answered {_named([item])} with {what}.",
+                f"{reply.endpoint}{reply.path} answered {_named([item])} with {what}. {cure}",
                 endpoint=reply.endpoint,
                 index=item[0],
             ),

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ragpair.dialects.base import Task, TooLong, Vectors
+from ragpair.dialects.base import OVERFLOWS, Task, TooLong, Vectors
 from ragpair.errors import ConfigurationError, MalformedReply, RagpairError
-from ragpair.flows.batches import OVERFLOWS, Job, Rows, answer, shortened
+from ragpair.flows.batches import Fault, Job, Rows, answer, shortened
 from ragpair.flows.lengths import too_long_error
 from ragpair.pace import Batch, Item, load
 from ragpair.prompts import Prompt
@@ -19,6 +19,11 @@ from ragpair.texts import distinct
 from ragpair.wire import Call, Flow, Reply, gather
 
 _NORMALISED = 2e-4  # of the square of the length, for what servers compute in half precision
+_ZEROS = (
+    "a vector of zeros",
+    "The engine failed and does not say so: look at its log, and embed this text alone to see whether it is the text.",
+)
+_NO_NUMBERS = ("a vector that holds NaN, infinity or null", OVERFLOWS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class EmbedJob(Job):
         rendered = [self.prompt.render(text) for text in texts]
         return self.dialect.embed_call(self.served, rendered, dimensions=self.dimensions, truncate=truncate)
 
-    def read(self, reply: Reply, expected: int) -> tuple[Vectors, dict[int, str]]:
+    def read(self, reply: Reply, expected: int) -> tuple[Vectors, dict[int, Fault]]:
         """The vectors as users want them, cut and normalised; those that are none are told.
 
         All is read off the sums of squares: they are not finite if a number is not, and no text has a vector of
@@ -164,11 +169,6 @@ def _are_ones(squares: Vectors) -> bool:
     return bool(np.abs(squares - 1.0).max(initial=0.0) <= _NORMALISED)  # not if one is NaN
 
 
-def _faults(squares: Vectors) -> dict[int, str]:
+def _faults(squares: Vectors) -> dict[int, Fault]:
     bad = np.flatnonzero(~np.isfinite(squares) | (squares == 0.0))
-    return {
-        int(row): "a vector of zeros"
-        if squares[row] == 0.0
-        else f"a vector that holds NaN, infinity or null. {OVERFLOWS}"
-        for row in bad
-    }
+    return {int(row): _ZEROS if squares[row] == 0.0 else _NO_NUMBERS for row in bad}

@@ -9,8 +9,8 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from ragpair.dialects.base import Scale, ScorePlan, TakesTokens, Task, TooLong
-from ragpair.flows.batches import OVERFLOWS, Job, Rows, answer, shortened
+from ragpair.dialects.base import NO_SCORE, Scale, ScorePlan, TakesTokens, Task, TooLong
+from ragpair.flows.batches import Fault, Job, Rows, answer, shortened
 from ragpair.flows.lengths import PAIR_SPECIALS, too_long_error
 from ragpair.options import Scores
 from ragpair.pace import Batch, Item, load
@@ -23,6 +23,9 @@ from ragpair.wire import Call, Flow, Reply, gather, send
 _OVERLAP = 0.125
 _ROUNDING = 1e-3  # by so much a probability may leave 0 to 1
 _SMALLEST_WINDOW = 16  # characters; if not even these fit, nothing will
+_RESTARTED = (
+    "Was another model started at this address since the first request? Make the reranker anew: it looks again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +69,13 @@ class ScoreJob(Job):
                 prompt.extend(own)
         return dialect.score_tokens_call(self.served, self.plan, prompts)
 
-    def read(self, reply: Reply, expected: int) -> tuple[Scale, dict[int, str]]:
+    def read(self, reply: Reply, expected: int) -> tuple[Scale, dict[int, Fault]]:
         """The scores as they came; those that are no numbers, or no probabilities where they should be, are told."""
         values = self.dialect.read_scores(self.plan, reply, expected)
-        broken = f"a score that is NaN, infinity or null. {OVERFLOWS}"
-        faults = {int(row): broken for row in np.flatnonzero(~np.isfinite(values))}
+        faults = {int(row): NO_SCORE for row in np.flatnonzero(~np.isfinite(values))}
         if self.plan.served == "probability":
             outside = np.flatnonzero((values < -_ROUNDING) | (values > 1.0 + _ROUNDING))
-            faults |= {int(row): f"{values[row]:g} in place of a probability" for row in outside}
+            faults |= {int(row): (f"{values[row]:g} in place of a probability", _RESTARTED) for row in outside}
         return values, faults
 
     def nothing(self, count: int) -> Scale:

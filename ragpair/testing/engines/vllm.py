@@ -11,6 +11,7 @@ from ragpair.testing.engines.base import Answer, FakeEngine, Route, Task, usage
 _SCORE = ("/v1/score", "/score")
 _RERANK = ("/v1/rerank", "/rerank", "/v2/rerank")
 _PAIRS = _SCORE + _RERANK
+_IGNORES_DTYPE = ("0.11.", "0.12.")
 _FULL = (
     "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
 )
@@ -19,7 +20,7 @@ _FULL = (
 class FakeVllm(FakeEngine):
     """vLLM 0.32: an LLM reranker ("answers") is served without a template, as `/classify` and `/v1/score`.
 
-    Vectors in base64 are little-endian, in float32 or float16.
+    Vectors in base64 are little-endian, in float32 or, since 0.13, float16.
     """
 
     names: ClassVar[Mapping[Task, str]] = {
@@ -78,7 +79,8 @@ class FakeVllm(FakeEngine):
         for text in texts:
             self._check_length(fake.count_tokens(text) + fake.TEXT_SPECIALS)
         self._check_queue(len(texts))
-        dtype = "<f2" if body.get("embed_dtype") == "float16" else "<f4"
+        halves = body.get("embed_dtype") == "float16" and not (self.version or "").startswith(_IGNORES_DTYPE)
+        dtype = "<f2" if halves else "<f4"
         return {"id": "embd-0", "created": 1795445606, **self._openai(body, texts, dtype)}
 
     def _classify(self, body: dict[str, Any]) -> Any:
