@@ -266,7 +266,7 @@ def test_can_be_kept_and_read() -> None:
 
 
 def test_of_lines_with_the_same_f1_the_one_that_keeps_most_wins():
-    """Their F1 differ in the last digit of a float: 2/3 from a precision of 1 and a recall of 1/2, or of 3/5 and 3/4."""
+    """Both F1 are 2/3, and differ in the last digit of a float: from 1 and 1/2, or from 3/5 and 3/4."""
     with pytest.warns(RagpairWarning, match="rough line"):
         found = calibrate([n / 10 for n in range(10)], [0, 1, 0, 0, 0, 1, 0, 0, 1, 1])
     assert (found.precision, found.recall) == (0.6, 0.75)
