@@ -1,5 +1,6 @@
 """Evaluation on one's own pairs: the numbers of the help desk, and the tables that users bring."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from .conftest import Executed
-from .execution import COOKBOOK, stored
+from .execution import COOKBOOK, execute, stored
 
 HEADER = "question,answer,off_topic\n"
 ENOUGH = "".join(f"How about {i}?,It is {i}.,\n" for i in range(20))
@@ -59,6 +60,50 @@ def test_chinese_without_a_reranker_whose_numbers_a_missing_e5_prefix_would_miss
     )
     assert headline["recall_ndcg"] == pytest.approx(0.629, abs=0.02)  # 0.554 with questions embedded as documents
     assert headline["reranked_ndcg"] == headline["recall_ndcg"]
+
+
+def numbered(count: int, say: Callable[[int], str] = "It is {}.".format) -> str:
+    """Rows of questions that have nothing in common with their answers."""
+    return "".join(f"What of {hashlib.sha256(bytes([i])).hexdigest()[:6]}?,{say(i)},no\n" for i in range(count))
+
+
+def printed(notebook: Any) -> str:
+    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def test_weak_recall_is_said_of_a_sample_and_the_reranker_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGPAIR_RERANK_BASE_URL", "local")
+    table = tmp_path / "pairs.csv"
+    table.write_text(HEADER + numbered(80) + "Who are you?,,TRUE\n", encoding="utf-8")
+    notebook, _ = execute("evaluate_your_own", {"CSV": str(table), "SAMPLE": 30, "RERANK": {"scores": "raw"}})
+    text = printed(notebook)
+    assert "30 questions, 80 documents, 1 off-topic questions" in text
+    assert re.search(r"For \d\d\.\d% of the questions, no answer is among the first 50 documents\.", text)
+    assert "RagpairRerank(scores='raw', top_n=" in text
+
+
+def test_a_table_without_wrong_candidates_is_evaluated_to_its_end(tmp_path: Path) -> None:
+    things = "kettle carpet invoice tractor violin harbour mustard ladder pigeon saddle bottle curtain engine garden"
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        HEADER
+        + "".join(f"{asks} the {a}?,It is the {a}.,\n" for a in things.split() for asks in ("Is it", "Where is")),
+        encoding="utf-8",
+    )
+    notebook, headline = execute("evaluate_your_own", {"CSV": str(table)})
+    assert headline["recall_hit_1"] == 1
+    assert "No line can be drawn. All" in printed(notebook)
+
+
+def test_an_answer_that_is_too_long_is_named_by_its_row(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        HEADER + numbered(80, lambda i: f"It is {i}." + " and so on" * (1000 if i == 75 else 0)), encoding="utf-8"
+    )
+    with pytest.raises(Exception, match=r"The answer in row 77 is too long: text 11 has .* takes"):
+        execute("evaluate_your_own", {"CSV": str(table)})
 
 
 def test_the_tables_are_the_help_desks_of_the_package(read_pairs: Callable[..., Any]) -> None:
