@@ -30,13 +30,17 @@ EMBED, RERANK = {"base_url": "local"}, {"base_url": "local", "scores": "raw"}
 # EMBED, RERANK = {"base_url": "http://localhost:8000"}, {"base_url": "http://localhost:8001"}  # vLLM, SGLang, Ollama
 # EMBED, RERANK = {"base_url": "local", "model": "multilingual-e5-small"}, None  # Chinese without a server
 QDRANT = {"location": ":memory:"}
-# QDRANT = {"url": "http://localhost:6333"}
+# QDRANT = {"url": "http://localhost:6333"}  # "Connection refused" without an address: nothing answers here
 
 CSV = "data/pairs/helpdesk_en.csv"  # "data/pairs/helpdesk_zh.csv" is a Chinese one
 QUESTION, ANSWER, OFF_TOPIC = "question", "answer", "off_topic"  # its columns; the last one may be missing
 ENCODING = "utf-8-sig"  # with or without a byte order mark; "gb18030" for a CSV that a Chinese Excel saved
+SAMPLE = None  # 300: so many of the questions, drawn by chance; all documents stay
 
 # %% [markdown]
+# What is wrong with a table or a server stands in the last line of an error; `%xmode Minimal` in a cell of its own
+# leaves out the lines above it.
+#
 # ## The table
 #
 # | question | answer | off_topic |
@@ -50,11 +54,17 @@ ENCODING = "utf-8-sig"  # with or without a byte order mark; "gb18030" for a CSV
 # - A dozen off-topic questions show whether `min_score` keeps your chain silent when it should be.
 # - Comma, semicolon, tab and `|` are detected from the header; other columns are ignored. A row that cannot be used is
 #   an error that names it, since a row left out in silence would change the result.
+# - With thousands of rows, begin with `SAMPLE = 300`. The models in this process take two minutes to index 5,000 short
+#   answers, and a second or two to rerank 50 that they have not seen.
 
 # %%
+import random
+
 from cookbook_data.pairs import read_pairs
 
 documents, questions, qrels, off_topic = read_pairs(CSV, QUESTION, ANSWER, OFF_TOPIC, ENCODING)
+if SAMPLE is not None and len(questions) > SAMPLE:
+    questions = dict(random.Random(0).sample([*questions.items()], SAMPLE))
 N = len(questions)
 print(f"{N} questions, {len(documents)} documents, {len(off_topic)} off-topic questions; one question is {1 / N:.1%}")
 
@@ -65,31 +75,51 @@ print(f"{N} questions, {len(documents)} documents, {len(off_topic)} off-topic qu
 # scores each document by itself, so what it would have done with fewer candidates follows from these scores.
 
 # %%
+from contextlib import contextmanager
+
 from langchain_core.documents import Document
 from langchain_qdrant import QdrantVectorStore
 from tqdm import tqdm
 
 from langchain_ragpair import RagpairEmbeddings, RagpairRerank
+from ragpair import InputTooLong
 
 DEPTH = min(50, len(documents))
 
-store = QdrantVectorStore.from_documents(
-    [Document(text, metadata={"row": id}) for id, text in documents.items()],
-    RagpairEmbeddings(**EMBED),
+
+@contextmanager
+def rows_named(given: list[Document]):
+    """An answer that is too long is an error that says in which row it stands."""
+    try:
+        yield
+    except InputTooLong as exc:
+        raise ValueError(f"The answer in {given[exc.index].metadata['row']} is too long: {exc}") from None
+
+
+store = QdrantVectorStore.construct_instance(  # from_documents without documents: they follow with a progress bar
+    embedding=RagpairEmbeddings(**EMBED),
+    client_options=QDRANT,
     collection_name="evaluate-your-own",
     force_recreate=True,
-    **QDRANT,
 )
-reranker = RagpairRerank(**RERANK, top_n=None) if RERANK else None
+to_index = [Document(text, metadata={"row": id}) for id, text in documents.items()]
+for start in tqdm(range(0, len(to_index), 64), "index, 64 at a time"):
+    batch = to_index[start : start + 64]
+    with rows_named(batch):
+        store.add_documents(batch)
+
+reranker = RagpairRerank(**RERANK, top_n=None) if RERANK is not None else None
 
 recalled, scores = {}, {}  # of each question the rows of documents, nearest first; and a score for each of them
-for id, question in tqdm({**questions, **off_topic}.items()):
+for id, question in tqdm({**questions, **off_topic}.items(), "recall and rerank"):
     found = store.similarity_search_with_score(question, k=DEPTH)
     recalled[id] = [document.metadata["row"] for document, _ in found]
     if reranker is None:
         scores[id] = {document.metadata["row"]: score for document, score in found}
     else:
-        ranked = reranker.compress_documents([document for document, _ in found], question)
+        candidates = [document for document, _ in found]
+        with rows_named(candidates):
+            ranked = reranker.compress_documents(candidates, question)
         scores[id] = {document.metadata["row"]: document.metadata["relevance_score"] for document in ranked}
 
 score_kind = reranker.reranker.describe()["score_kind"] if reranker else "cosine"
@@ -139,6 +169,7 @@ recall_at = {k: float((recall_ranks <= k).mean()) for k in range(1, DEPTH + 1)}
 #
 # The rule: the smallest k whose recall@k is within one question, or 1 % if that is more, of recall@50. What is not
 # recalled no reranker can bring back; what is recalled beyond that costs time and gains nothing that this table shows.
+# Where recall@50 is below 0.95, or still rises at 50, no `fetch_k` up to 50 is enough; a line above the plot says it.
 
 # %%
 import matplotlib.pyplot as plt
@@ -146,13 +177,19 @@ import matplotlib.pyplot as plt
 SLACK = max(1 / N, 0.01)
 
 fetch_k = min(k for k, recall in recall_at.items() if recall >= recall_at[DEPTH] - SLACK - 1e-9)
+if len(documents) > DEPTH and (recall_at[DEPTH] < 0.95 or fetch_k == DEPTH):
+    print(f"For {1 - recall_at[DEPTH]:.1%} of the questions, no answer is among the first {DEPTH} documents.")
+    print("Recall is weak, or still rises there: take a better embedding model, or raise DEPTH, before you go on.")
 
 fig, ax = plt.subplots(figsize=(7, 3.5))
 ax.step(list(recall_at), list(recall_at.values()), where="mid", color="black")
 ax.axvline(fetch_k, color="tab:blue", linestyle="--")
 ax.annotate(f"fetch_k = {fetch_k}", (fetch_k, min(recall_at.values())), xytext=(4, 4), textcoords="offset points")
 ax.set(xlabel="k (documents recalled)", ylabel="recall@k (share of questions)")
-ax.set_title(f"From k = {fetch_k} on, recall is within {'one question' if SLACK > 0.01 else '1 %'} of recall@{DEPTH}")
+within = "one question" if SLACK > 0.01 else "1 %"
+ax.set_title(
+    f"recall@{fetch_k} = {recall_at[fetch_k]:.3f} is within {within} of recall@{DEPTH} = {recall_at[DEPTH]:.3f}"
+)
 plt.show()
 
 # %% [markdown]
@@ -301,16 +338,17 @@ bins = np.linspace(values.min(), values.max(), 41)
 
 
 def shares(of: np.ndarray) -> np.ndarray:
-    return np.full(len(of), 1 / len(of))
+    return np.full(len(of), 1 / max(len(of), 1))  # with fetch_k = 1, none may be wrong
 
 
 ax.hist(values[~right], bins, weights=shares(values[~right]), color="lightgrey", edgecolor="grey", label="wrong")
 ax.hist(values[right], bins, weights=shares(values[right]), histtype="step", color="black", lw=1.5, label="right")
 for (name, line), style in zip(list(lines.items())[1:], (":", "--"), strict=False):
     ax.axvline(line, color="tab:blue", linestyle=style, label=f"{name}: {line:.3g}")
-cut = min(list(lines.values())[1:], default=-np.inf)
-above = [(values[which] >= cut).mean() for which in (right, ~right)]
-ax.set_title(f"{above[0]:.0%} of the right and {above[1]:.0%} of the wrong documents pass the lower line")
+if len(lines) > 1:
+    cut = min(list(lines.values())[1:])
+    above = [(values[which] >= cut).mean() for which in (right, ~right)]
+    ax.set_title(f"{above[0]:.0%} of the right and {above[1]:.0%} of the wrong documents pass the lower line")
 ax.set(xlabel=f"score ({score_kind})", ylabel="share of the documents of its kind")
 ax.legend()
 plt.show()
@@ -429,8 +467,8 @@ headline = {
 #   move slowly, but `min_score` holds for one reranker only. Store the table of each run beside the versions.
 # - **Documents.** Here the index holds only the answers of the table. With the rest of your collection in it, recall is
 #   harder: add those rows to `documents`, or evaluate on the collection that you have, with the ids of its payload.
-# - **Long answers** are an error that names them. `{"base_url": ..., "too_long": "truncate"}` cuts them; a reranker may
-#   read them in `"windows"`.
+# - **Long answers** are an error that names their row. `{"base_url": ..., "too_long": "truncate"}` cuts them; a
+#   reranker may read them in `"windows"`.
 # - **Watch** in operation: the share of questions with nothing above `min_score`, the best score's distribution by week
 #   against the histogram above, and p95 of both calls.
 # - **Left out:** whether the language model's answer was right (this judges what it reads), several languages in one

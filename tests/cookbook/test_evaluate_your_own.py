@@ -1,5 +1,6 @@
 """Evaluation on one's own pairs: the numbers of the help desk, and the tables that users bring."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from .conftest import Executed
-from .execution import COOKBOOK, stored
+from .execution import COOKBOOK, execute, stored
 
 HEADER = "question,answer,off_topic\n"
 ENOUGH = "".join(f"How about {i}?,It is {i}.,\n" for i in range(20))
@@ -61,6 +62,50 @@ def test_chinese_without_a_reranker_whose_numbers_a_missing_e5_prefix_would_miss
     assert headline["reranked_ndcg"] == headline["recall_ndcg"]
 
 
+def numbered(count: int, say: Callable[[int], str] = "It is {}.".format) -> str:
+    """Rows of questions that have nothing in common with their answers."""
+    return "".join(f"What of {hashlib.sha256(bytes([i])).hexdigest()[:6]}?,{say(i)},no\n" for i in range(count))
+
+
+def printed(notebook: Any) -> str:
+    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+def test_weak_recall_is_said_of_a_sample_and_the_reranker_may_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGPAIR_RERANK_BASE_URL", "local")
+    table = tmp_path / "pairs.csv"
+    table.write_text(HEADER + numbered(80) + "Who are you?,,TRUE\n", encoding="utf-8")
+    notebook, _ = execute("evaluate_your_own", {"CSV": str(table), "SAMPLE": 30, "RERANK": {"scores": "raw"}})
+    text = printed(notebook)
+    assert "30 questions, 80 documents, 1 off-topic questions" in text
+    assert re.search(r"For \d\d\.\d% of the questions, no answer is among the first 50 documents\.", text)
+    assert "RagpairRerank(scores='raw', top_n=" in text
+
+
+def test_a_table_without_wrong_candidates_is_evaluated_to_its_end(tmp_path: Path) -> None:
+    things = "kettle carpet invoice tractor violin harbour mustard ladder pigeon saddle bottle curtain engine garden"
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        HEADER
+        + "".join(f"{asks} the {a}?,It is the {a}.,\n" for a in things.split() for asks in ("Is it", "Where is")),
+        encoding="utf-8",
+    )
+    notebook, headline = execute("evaluate_your_own", {"CSV": str(table)})
+    assert headline["recall_hit_1"] == 1
+    assert "No line can be drawn. All" in printed(notebook)
+
+
+def test_an_answer_that_is_too_long_is_named_by_its_row(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text(
+        HEADER + numbered(80, lambda i: f"It is {i}." + " and so on" * (1000 if i == 75 else 0)), encoding="utf-8"
+    )
+    with pytest.raises(Exception, match=r"The answer in row 77 is too long: text 11 has .* takes"):
+        execute("evaluate_your_own", {"CSV": str(table)})
+
+
 def test_the_tables_are_the_help_desks_of_the_package(read_pairs: Callable[..., Any]) -> None:
     from ragpair.demo import helpdesk
 
@@ -109,13 +154,40 @@ def test_off_topic_questions_have_no_document(read_pairs: Callable[..., Any]) ->
     assert len(documents) == 20
 
 
+@pytest.mark.parametrize("word", ["yes", "Y", "TRUE", "1.0", "x", "wahr", "是"])
+def test_people_say_yes_in_many_ways(read_pairs: Callable[..., Any], word: str) -> None:
+    assert read_pairs(HEADER + ENOUGH + f"Who?,,{word}\n").off_topic == {"row 22": "Who?"}
+
+
+@pytest.mark.parametrize("word", ["no", "N", "FALSE", "0", "nein", "Falsch", "否", " "])
+def test_and_no_with_an_answer_or_without_one(read_pairs: Callable[..., Any], word: str) -> None:
+    found = read_pairs(HEADER + ENOUGH + f"Who?,I.,{word}\n")
+    assert (found.questions["row 22"], found.off_topic) == ("Who?", {})
+    with pytest.raises(ValueError, match="row 22 has no answer"):
+        read_pairs(HEADER + ENOUGH + f"Who?,,{word}\n")
+
+
+def test_a_question_that_stands_twice_is_one_question(read_pairs: Callable[..., Any]) -> None:
+    found = read_pairs(HEADER + ENOUGH + "Who?,,yes\nWho?,,yes\nHow  about 0?,It is 0.,\n")
+    assert len(found.questions) == 20
+    assert found.off_topic == {"row 22": "Who?"}
+
+
+@pytest.mark.parametrize("rows", ["Who?,I.,\nWho?,,yes\n", "Who?,,yes\nWho?,I.,\n"])
+def test_a_question_is_answered_or_off_topic(read_pairs: Callable[..., Any], rows: str) -> None:
+    with pytest.raises(ValueError, match="row 23 asks what row 22 asks, and only one of the two is off topic"):
+        read_pairs(HEADER + ENOUGH + rows)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         (",It is.,", "row 22 has no question"),
         ("How?,,", "row 22 has no answer; if it should have none, write yes in the column off_topic"),
         ("How?, ,", "row 22 has no answer"),
-        ("How?,It is.,yes", "row 22 is off topic and has an answer"),
+        ("How?,It is.,yes", "row 22 has 'yes' in the column off_topic, and an answer; it can only be one"),
+        ("How?,It is.,nope", "row 22 has 'nope' in the column off_topic; write yes or no"),
+        ("How?,,nope", "row 22 has 'nope' in the column off_topic; write yes or no"),
         ("How?,It is, as it is.,", "row 22 has 4 cells, and the header 3: a text with ',' in it needs quotes"),
     ],
 )
@@ -136,15 +208,74 @@ def test_rows_are_counted_as_a_spreadsheet_does_where_cells_have_several_lines(r
 
 def test_gbk_is_named_by_how_it_reads_and_read_when_asked_for(read_pairs: Callable[..., Any]) -> None:
     table = ("问题,答案\n" + "".join(f"第{i}个怎么办？,请看第{i}条。\n" for i in range(20))).encode("gbk")
-    with pytest.raises(ValueError, match=r"line 1 is not utf-8-sig\. Set ENCODING .*'gb18030': '问题,答案'"):
+    with pytest.raises(ValueError, match=r"line 1 is not utf-8-sig\. Set ENCODING .*'gb18030': '问题,答案 第0个"):
         read_pairs(table)
     _, questions, _, _ = read_pairs(table, encoding="gb18030", question_column="问题", answer_column="答案")
     assert questions["row 2"] == "第0个怎么办？"
 
 
-def test_missing_columns_show_the_header(read_pairs: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="no columns 'question' and 'answer' in its first line: 'frage;antwort'"):
-        read_pairs("frage;antwort\n")
+def test_other_encodings_are_shown_at_the_place_that_failed(read_pairs: Callable[..., Any]) -> None:
+    table = HEADER + ENOUGH + "How long does it take from Ulm to Köln?,Two days \u2013 three in winter.,\n"
+    with pytest.raises(ValueError, match=r"line 22 is not utf-8-sig\. Set ENCODING .*\{'cp1252': '.*to Köln") as caught:
+        read_pairs(table.encode("cp1252"))
+    assert "gb18030" not in str(caught.value), "that one cannot read the dash"
+    assert "save it as CSV UTF-8" in str(caught.value)
+
+
+def test_of_two_encodings_that_read_the_file_the_difference_is_shown(read_pairs: Callable[..., Any]) -> None:
+    table = HEADER + ENOUGH + f"How long does a very long delivery take{' now' * 20}?,In Köln a day.,\n"
+    with pytest.raises(ValueError, match=r"'gb18030': '[^']*In K[^'ö]*n a day.*'cp1252': '[^']*In Köln a day"):
+        read_pairs(table.encode("cp1252"))
+
+
+def test_utf_16_is_told_by_its_byte_order_mark_and_read_when_asked_for(read_pairs: Callable[..., Any]) -> None:
+    table = (HEADER + ENOUGH).replace(",", "\t").encode("utf-16")
+    with pytest.raises(ValueError, match=r"\{'utf-16': 'question"):
+        read_pairs(table)
+    assert len(read_pairs(table, encoding="utf-16").questions) == 20
+
+
+def test_utf_8_is_offered_where_something_else_was_asked_for(read_pairs: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"is not ascii\. Set ENCODING .*'utf-8-sig': '[^']*Köln"):
+        read_pairs(HEADER + ENOUGH + "Where?,Köln.,\n", encoding="ascii")
+
+
+def test_a_workbook_is_named(read_pairs: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"is a workbook, not a CSV\. Save it as CSV UTF-8"):
+        read_pairs(b"PK\x03\x04\x14\x00\x06\x00" + bytes(range(256)))
+
+
+@pytest.mark.parametrize("rows", [1, 5000])
+@pytest.mark.parametrize("mark", [",", "\t"])
+def test_a_quote_that_is_not_closed_swallows_no_rows(read_pairs: Callable[..., Any], mark: str, rows: int) -> None:
+    table = HEADER + ENOUGH + '"And?,So.,\n' + "How long is it?,It is as long as it is.,\n" * rows
+    with pytest.raises(ValueError, match=r"pairs\.csv cannot be read after row 21.*quote not closed in row 22\?"):
+        read_pairs(table.replace(",", mark))
+
+
+def test_words_in_quotes_at_the_beginning_of_a_text_are_not_taken_for_the_text(read_pairs: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"after row 21.*A text that begins with a quote needs quotes around it"):
+        read_pairs(HEADER + ENOUGH + '"SPRING15" does nothing,So.,\n')
+
+
+def test_line_ends_of_an_old_mac_are_read(read_pairs: Callable[..., Any]) -> None:
+    assert len(read_pairs((HEADER + ENOUGH).replace("\n", "\r")).questions) == 20
+
+
+def test_missing_columns_are_named_beside_those_there_are(read_pairs: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"no column 'question' and no column 'answer'.*has: 'frage', 'antwort'$"):
+        read_pairs("frage;antwort\r\n")
+    with pytest.raises(ValueError, match=r"no column 'answer'\. Set QUESTION and ANSWER .* has: 'question', 'reply'$"):
+        read_pairs("question;reply\r\n")
+    with pytest.raises(ValueError, match="no column 'question' and no column 'answer'"):
+        read_pairs("")
+
+
+def test_too_few_different_answers_are_refused(read_pairs: Callable[..., Any]) -> None:
+    with pytest.raises(
+        ValueError, match=r"has only 2 different answers in the column 'team'.*Is ANSWER the right column"
+    ):
+        read_pairs("question,team\n" + "".join(f"How {i}?,{i % 2}\n" for i in range(20)), answer_column="team")
 
 
 def test_too_few_questions_are_refused(read_pairs: Callable[..., Any]) -> None:
