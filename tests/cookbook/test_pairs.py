@@ -1,5 +1,7 @@
 """What is checked in is what the scripts print: source for source, with plots, without errors, warnings or paths."""
 
+import re
+
 import jupytext
 import pytest
 
@@ -22,7 +24,7 @@ def test_a_reader_of_the_page_sees_results(name: str) -> None:
     assert not [output for output in outputs if output.output_type == "error"]
     text = "\n".join(str(output.get("text", "")) + str(output.get("data", "")) for output in outputs)
     assert "Warning" not in text
-    assert str(COOKBOOK.parent) not in text
+    assert not re.findall(r"site-packages|(?<![\w.:/<])/(?:home|root|tmp|work|Users)/\S*", text)
 
 
 @pytest.mark.parametrize("name", names())
