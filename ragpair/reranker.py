@@ -7,9 +7,9 @@ keeps the settings and opens connections of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, cast, get_args, overload
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ragpair import catalog, resolve
 from ragpair.catalog import Match, RerankerFamily
 from ragpair.client import Client, Look, Partial, partial, report
 from ragpair.dialects.base import Dialect, Scale, ScorePlan, ScoreWish, Served
-from ragpair.errors import ConfigurationError
+from ragpair.errors import ConfigurationError, EndpointError, InvalidInput, RagpairError
 from ragpair.flows import Report, ScoreJob, score
 from ragpair.options import Engine, OnError, OnTooLongDocument, Scores
 from ragpair.prompts import frame
@@ -258,6 +258,24 @@ class Reranker(Client):
             order = [int(index) for index in np.argsort(-values, kind="stable") if np.isfinite(values[index])]
             ranking = [Ranked(index, float(values[index]), self._kind(plan)) for index in order[:top_n]]
         return partial(ranking, kept)
+
+    def _rank_iter(
+        self, pairs: Iterable[tuple[str, Sequence[str]]], top_n: int | None
+    ) -> Iterator[list[Ranked] | RagpairError]:
+        """The rankings of many queries, in order, while the next ones are worked on: for whole files.
+
+        An error stands in place of its ranking.
+        """
+        return self._sync.stream(self._rank_or_say(query, documents, top_n) for query, documents in pairs)
+
+    def _rank_or_say(
+        self, query: str, documents: Sequence[str], top_n: int | None
+    ) -> Flow[list[Ranked] | RagpairError]:
+        try:
+            ranking = yield from self._rank(query, documents, top_n, None, "raise")
+        except (InvalidInput, EndpointError) as exc:
+            return exc
+        return cast(list[Ranked], ranking)
 
     def _score(
         self, query: str, documents: Sequence[str], instruction: str | None, on_error: OnError

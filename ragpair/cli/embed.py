@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -15,14 +14,14 @@ import typer
 from ragpair.cli import output
 from ragpair.cli.options import ApiKey, EngineName, EngineOption, Family, Json, Model, Timeout, family_of
 from ragpair.cli.resume import process
-from ragpair.cli.rows import STDIO, Failed, Row, count_lines
-from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput, RagpairError
+from ragpair.cli.rows import STDIO, Row, count_lines, of_row, refuse_names
+from ragpair.cli.rowwise import rowwise
+from ragpair.errors import ConfigurationError, RagpairError
 
 if TYPE_CHECKING:
-    from ragpair import Embedder
     from ragpair.dialects.base import Vectors
 
-_ITS_INDEX = re.compile(r"^(text|document|query) \d+\b")
+_ITS_INDEX = re.compile(r"\btext \d+\b|^(document|query) \d+\b")
 
 
 class SideName(StrEnum):
@@ -117,7 +116,7 @@ def embed(
         api_key=api_key,
     ) as embedder:
         found = embedder.describe()
-        work = _Work(embedder, side, field, skip=skip, as_floats=out.suffix == ".npy")
+        texts = _Texts(field, as_floats=out.suffix == ".npy")
         with output.progress() as bars:
             bar = bars.add_task("embedding", total=count_lines(source))
             summary = process(
@@ -132,56 +131,45 @@ def embed(
                     "field": field,
                 },
                 text=field,
-                work=work,
+                work=lambda rows: rowwise(
+                    rows, texts.of, lambda given: embedder._embed_iter(given, side.value), texts.line, skip=skip
+                ),
                 skip=skip,
                 advance=lambda count: bars.advance(bar, count),
             )
     output.summarise(summary, as_json=json)
 
 
-class _Work:
-    """Rows to the bytes of their results, as the vectors come."""
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What becomes of a row: its text is embedded, and the vector takes the text's place.
 
-    def __init__(self, embedder: Embedder, side: SideName, name: str, *, skip: bool, as_floats: bool) -> None:
-        self._embedder, self._side, self._name = embedder, side, name
-        self._skip, self._as_floats = skip, as_floats
+    Attributes:
+        field: Where the text stands.
+        as_floats: Whether the vector alone is written, in bytes.
+    """
 
-    def __call__(self, rows: Iterator[Row | Failed]) -> Generator[bytes | Failed]:
-        """One result a row, in order."""
-        sent: deque[Row | Failed] = deque()  # rows that wait for their vectors, and between them what gets none
-        for vector in self._embedder._embed_iter(self._texts(rows, sent), self._side.value):
-            while isinstance(one := sent.popleft(), Failed):
-                yield one
-            yield self._result(one, vector)
-        yield from (one for one in sent if isinstance(one, Failed))
+    field: str
+    as_floats: bool
 
-    def _texts(self, rows: Iterator[Row | Failed], sent: deque[Row | Failed]) -> Iterator[str]:
-        for row in rows:
-            if isinstance(row, Failed):
-                sent.append(row)
-                continue
-            try:
-                text = row.text(self._name)
-            except InvalidInput as exc:
-                if not self._skip:
-                    raise
-                sent.append(Failed(row.line, row.fields.get("id"), str(exc)))
-                continue
-            sent.append(row)
-            yield text
+    def of(self, row: Row) -> str:
+        """What is embedded."""
+        if not self.as_floats:
+            refuse_names(row, "index", "embedding", but=self.field)
+        return row.text(self.field)
 
-    def _result(self, row: Row, vector: Vectors | RagpairError) -> bytes | Failed:
-        """What fails for its text alone is named by its line; what else fails ends the run."""
-        if not isinstance(vector, RagpairError):
-            return vector.tobytes() if self._as_floats else self._line(row, vector)
-        if not isinstance(vector, InvalidInput | InputTooLong):
-            raise vector
-        said = f"line {row.line}: {_ITS_INDEX.sub('the text', str(vector))}"
-        if not self._skip:
-            raise InvalidInput(said) from vector
-        return Failed(row.line, row.fields.get("id"), said)
-
-    def _line(self, row: Row, vector: Any) -> bytes:
-        kept = {name: value for name, value in row.fields.items() if name != self._name}
+    def line(self, row: Row, vector: Vectors | RagpairError) -> bytes:
+        """What is written."""
+        if isinstance(vector, RagpairError):
+            raise _told(row, vector)
+        if self.as_floats:
+            return vector.tobytes()
+        kept = {name: value for name, value in row.fields.items() if name != self.field}
         result = {**kept, "index": row.index, "embedding": vector}
         return orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+
+
+def _told(row: Row, error: RagpairError) -> RagpairError:
+    """What is wrong with a text alone is told by its line, since indexes count from where this run began."""
+    said, alone = _ITS_INDEX.subn("the text", str(error), count=1)
+    return of_row(row, error, said) if alone else error

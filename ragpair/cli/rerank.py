@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +14,13 @@ from ragpair.cli import output
 from ragpair.cli.embed import OnErrorName
 from ragpair.cli.options import EngineName, EngineOption, Family, Json, Model, RerankApiKey, Timeout, family_of
 from ragpair.cli.resume import process
-from ragpair.cli.rows import STDIO, Failed, Row, count_lines, read_texts
-from ragpair.errors import ConfigurationError, InputTooLong, InvalidInput
+from ragpair.cli.rows import STDIO, Row, count_lines, of_row, read_texts, refuse_names
+from ragpair.cli.rowwise import rowwise
+from ragpair.errors import ConfigurationError, InvalidInput, RagpairError
 
 if TYPE_CHECKING:
-    from ragpair import Reranker
+    from ragpair import Ranked, Reranker
+    from ragpair.scores import ScoreKind
 
 
 class ScoresName(StrEnum):
@@ -114,10 +114,6 @@ def rerank(
         skip = on_error is OnErrorName.skip
         with output.progress() as bars:
             bar = bars.add_task("reranking", total=count_lines(source))
-
-            def work(rows: Iterator[Row | Failed]) -> Generator[bytes | Failed]:
-                return _ahead(lambda row: _ranked(reranker, row, top_n, skip=skip), rows, concurrency)
-
             summary = process(
                 source,
                 out,
@@ -131,32 +127,17 @@ def rerank(
                     "top_n": top_n,
                 },
                 text="query",
-                work=work,
+                work=lambda rows: rowwise(
+                    rows,
+                    _pair,
+                    lambda pairs: reranker._rank_iter(pairs, top_n),
+                    lambda row, ranking: _line(row, ranking, found["score_kind"]),
+                    skip=skip,
+                ),
                 skip=skip,
                 advance=lambda count: bars.advance(bar, count),
             )
     output.summarise(summary, as_json=json)
-
-
-def _ahead(
-    rank: Callable[[Row], bytes | Failed], rows: Iterator[Row | Failed], at_once: int
-) -> Generator[bytes | Failed]:
-    """One result a row, in order, while the rows after it are being ranked."""
-    pool = ThreadPoolExecutor(at_once)
-    waiting: deque[Future[bytes | Failed] | Failed] = deque()
-    try:
-        for row in rows:
-            waiting.append(row if isinstance(row, Failed) else pool.submit(rank, row))
-            if len(waiting) == 2 * at_once:
-                yield _outcome(waiting.popleft())
-        while waiting:
-            yield _outcome(waiting.popleft())
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _outcome(one: Future[bytes | Failed] | Failed) -> bytes | Failed:
-    return one if isinstance(one, Failed) else one.result()
 
 
 def _one(reranker: Reranker, query: str, documents: Sequence[str], out: Path, top_n: int | None) -> None:
@@ -164,32 +145,30 @@ def _one(reranker: Reranker, query: str, documents: Sequence[str], out: Path, to
         raise ConfigurationError("With --query there is one ranking, which is printed: leave -o out, or redirect.")
     if not documents:
         raise InvalidInput("The input holds no documents.")
-    output.write_json({"query": query, **_ranking(reranker, query, documents, top_n)})
+    ranking = reranker.rank(query, documents, top_n=top_n)
+    output.write_json({"query": query, **_shown(ranking, ranking[0].score_kind)})
 
 
-def _ranked(reranker: Reranker, row: Row, top_n: int | None, *, skip: bool) -> bytes | Failed:
-    try:
-        query, documents = row.fields.get("query"), row.fields.get("documents")
-        if not isinstance(query, str) or not isinstance(documents, list) or not documents:
-            raise InvalidInput(
-                f'line {row.line} is no {{"query": "...", "documents": ["...", ...]}}. Documents of one query, one a '
-                "line, want --query."
-            )
-        try:
-            ranking = _ranking(reranker, query, documents, top_n)
-        except (InvalidInput, InputTooLong) as exc:
-            raise InvalidInput(f"line {row.line}: {exc}") from exc
-    except InvalidInput as exc:
-        if not skip:
-            raise
-        return Failed(row.line, row.fields.get("id"), str(exc))
+def _pair(row: Row) -> tuple[str, list[str]]:
+    """Query and documents of a row."""
+    refuse_names(row, "index", "ranking", "score_kind")
+    query, documents = row.fields.get("query"), row.fields.get("documents")
+    if not isinstance(query, str):
+        raise InvalidInput(
+            f"line {row.line} holds no text in 'query'. Documents of one query, one a line, want --query."
+        )
+    if not isinstance(documents, list):
+        raise InvalidInput(f"line {row.line} holds no list in 'documents'.")
+    return query, documents
+
+
+def _line(row: Row, ranking: list[Ranked] | RagpairError, kind: ScoreKind) -> bytes:
+    """What is written of a row."""
+    if isinstance(ranking, RagpairError):
+        raise of_row(row, ranking, str(ranking))
     kept = {name: value for name, value in row.fields.items() if name != "documents"}
-    return orjson.dumps({**kept, "index": row.index, **ranking}, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps({**kept, "index": row.index, **_shown(ranking, kind)}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _ranking(reranker: Reranker, query: str, documents: Sequence[str], top_n: int | None) -> dict[str, Any]:
-    ranked = reranker.rank(query, documents, top_n=top_n)
-    return {
-        "ranking": [{"index": one.index, "score": one.score} for one in ranked],
-        "score_kind": ranked[0].score_kind,
-    }
+def _shown(ranking: Sequence[Ranked], kind: ScoreKind) -> dict[str, Any]:
+    return {"ranking": [{"index": one.index, "score": one.score} for one in ranking], "score_kind": kind}

@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,6 +71,8 @@ class _Output:
     errors: BinaryIO | None = None
     resumed_at: int = 0
     kept_at: float = field(default_factory=time.monotonic)
+    kept: int = 0
+    """How many lines are done by the state on the disk."""
 
     @property
     def is_npy(self) -> bool:
@@ -82,8 +84,12 @@ class _Output:
             size = state.errors_size + self._note(result)
             self.state = replace(state, skipped=state.skipped + 1, errors_size=size)
             return
+        width = len(result) // 4 if self.is_npy else 0
+        if state.width and state.width != width:
+            raise ConfigurationError(
+                f"The vectors have {width} numbers now, and had {state.width}: another model is served than before."
+            )
         self.file.write(result)
-        width = state.width or (len(result) // 4 if self.is_npy else 0)
         self.state = replace(state, rows=state.rows + 1, size=state.size + len(result), width=width)
 
     def _note(self, failed: Failed) -> int:
@@ -106,6 +112,7 @@ class _Output:
         temporary = _beside(self.path, ".state.json.tmp")
         temporary.write_bytes(orjson.dumps(asdict(self.state)))
         temporary.replace(_beside(self.path, ".state.json"))
+        self.kept = self.state.lines
 
     def finish(self) -> None:
         """The partial file takes the place of the whole one."""
@@ -158,18 +165,32 @@ def process(
             advance(output.resumed_at)
             with closing(work(_rows(lines, reader, digest, reached, skip))) as results:
                 for result in results:
-                    output.append(result, *reached.popleft())
+                    with _writing(out):
+                        output.append(result, *reached.popleft())
+                        if time.monotonic() - output.kept_at > _KEEP_EVERY:
+                            output.keep()
                     advance(1)
-                    if time.monotonic() - output.kept_at > _KEEP_EVERY:
-                        output.keep()
             if not output.state.rows and not output.state.skipped:
                 raise InvalidInput(f"{'standard input' if source == STDIO else source} holds no rows.")
-            output.keep()
+            with _writing(out):
+                output.keep()
         except BaseException:
             _break_off(output)
             raise
-        output.finish()
+        with _writing(out):
+            output.finish()
     return Summary(str(out), output.state.rows, output.state.skipped, output.resumed_at)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads has had enough, which is no error of ours
+        raise
+    except OSError as exc:
+        where = "standard output" if out == STDIO else out
+        raise ConfigurationError(f"{where} cannot be written: {exc.strerror}.") from exc
 
 
 def _rows(
@@ -189,10 +210,10 @@ def _rows(
 def _break_off(output: _Output) -> None:
     if output.path == STDIO:
         return
-    done = output.state.lines
-    if done:
+    if output.state.lines:
         with suppress(OSError):  # a full disk, say: what was kept before counts
             output.keep()
+    done = output.kept
     for file in (output.file, output.errors):
         if file is not None:
             with suppress(OSError):
@@ -212,13 +233,16 @@ def _begin(out: Path, settings: Mapping[str, Any]) -> _Output:
     partial, noted = _beside(out, ".partial"), _beside(out, ".state.json")
     try:
         if not (partial.exists() and noted.exists()):
-            _beside(out, ".errors.jsonl").unlink(missing_ok=True)  # of a run before
+            for ending in (".errors.jsonl", ".state.json"):  # of a run before
+                _beside(out, ending).unlink(missing_ok=True)
             file = partial.open("w+b")
             if out.suffix == ".npy":
                 file.write(bytes(_NPY_HEADER))
             return _Output(out, _State(settings, size=file.tell()), file)
         state = _State(**orjson.loads(noted.read_bytes()))
         _check_settings(out, state, settings)
+        if partial.stat().st_size < state.size:
+            raise ConfigurationError(f"{partial} is shorter than {noted} says: remove both to begin anew.")
         file = partial.open("r+b")
         file.truncate(state.size)
         file.seek(state.size)
@@ -227,7 +251,7 @@ def _begin(out: Path, settings: Mapping[str, Any]) -> _Output:
             errors = _beside(out, ".errors.jsonl").open("r+b")
             errors.truncate(state.errors_size)
             errors.seek(state.errors_size)
-        return _Output(out, state, file, errors, resumed_at=state.rows + state.skipped)
+        return _Output(out, state, file, errors, resumed_at=state.rows + state.skipped, kept=state.lines)
     except OSError as exc:
         raise ConfigurationError(f"{exc.filename or out} cannot be written: {exc.strerror}.") from exc
     except (orjson.JSONDecodeError, TypeError) as exc:

@@ -15,10 +15,20 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from ragpair.errors import ConfigurationError, InvalidInput
+from ragpair.errors import (
+    ConfigurationError,
+    EndpointRejected,
+    InputTooLong,
+    InvalidInput,
+    MalformedReply,
+    RagpairError,
+)
+from ragpair.flows.batches import OF_A_TEXT
 
 STDIO = Path("-")
 _JSONL, _TEXT = (".jsonl", ".ndjson"), (".txt",)
+_LINES = "JSONL, one object a line (of a JSON array: jq -c '.[]'), or one text a line in a .txt file"
+_TABLES = (".csv", ".tsv", ".xlsx", ".json", ".parquet")  # whose lines are no rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,24 @@ class Failed:
     error: str
 
 
+def refuse_names(row: Row, *ours: str, but: str = "") -> None:
+    """Raises an error if a row already has a field that its result would take the place of."""
+    for name in ours:
+        if name in row.fields and name != but:
+            raise InvalidInput(
+                f"line {row.line} has a field {name!r} of its own, where the result would stand: rename it."
+            )
+
+
+def of_row(row: Row, error: RagpairError, said: str) -> RagpairError:
+    """An error that is about this row alone, with its line; or the error as it is, since other rows fare no better."""
+    if isinstance(error, EndpointRejected):
+        alone = error.status in OF_A_TEXT
+    else:
+        alone = isinstance(error, InvalidInput | InputTooLong | MalformedReply)
+    return InvalidInput(f"line {row.line}: {said}") if alone else error
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The file, or standard input for "-".
@@ -99,6 +127,8 @@ class Reader:
     def __init__(self, path: Path, text: str) -> None:
         self._text = text
         suffix = path.suffix.lower()
+        if suffix in _TABLES:
+            raise ConfigurationError(f"{path} is a {suffix} file, whose lines are no rows. Make it {_LINES}.")
         self._is_json = True if suffix in _JSONL else False if suffix in _TEXT else None
         self._rows = 0
 
@@ -107,6 +137,8 @@ class Reader:
         blank = not raw.strip()
         if self._is_json is None and not blank:
             self._is_json = raw.lstrip().startswith(b"{")
+            if raw.split() == [b"["] or raw.lstrip().startswith(b"[{"):
+                raise InvalidInput(f"the input is a JSON array, whose lines are no rows. Make it {_LINES}.")
         if blank and self._is_json:
             return None
         index, self._rows = self._rows, self._rows + 1

@@ -386,16 +386,17 @@ class Vllm:
 def _are_float32(halves: Vectors, width: int | None) -> bool:
     """Whether what was read as float16 is float32, which makes garbage of the right shape.
 
-    It is where the numbers are twice as many as the model has; or where rows have length 1, as nearly all models make
-    them, only if read as float32. What is float16 may have that by chance, but then most numbers are next to nothing.
+    It is where rows do not have length 1, as nearly all models make them, and the numbers are twice as many as the
+    model has; or where rows have it only if read as float32. What is float16 may have that by chance, but then most
+    numbers are next to nothing.
     """
     if halves.shape[1] % 2:
         return False
-    if width is not None and halves.shape[1] == 2 * width:
-        return True
     with np.errstate(all="ignore"):  # numbers of any size
         if _have_length_one(halves).all():
             return False
+        if width is not None and halves.shape[1] == 2 * width:
+            return True
         singles = halves.astype("<f2").view("<f4")
         return bool(np.mean(np.abs(singles) > _NOTHING) > 0.9 and _have_length_one(singles).any())
 

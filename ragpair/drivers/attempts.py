@@ -15,7 +15,8 @@ _CURES = {
     "dropped": "The server may have died on this input, or a proxy cut it off; its log tells.",
     "timeout": "The server may be loading its model or be overloaded; raise timeout=, or lower batch_size=.",
     "untrusted": "Its TLS certificate is not trusted here; SSL_CERT_FILE names the file of a private authority.",
-    "no tls": "Something answers there, but not in TLS: write http:// in place of https://.",
+    "no tls": "Something answers there, but not in TLS: write http:// in place of https:// in base_url=, or in "
+    "HTTPS_PROXY if that names a proxy without TLS.",
 }
 
 # The outcome for a replica that was asked who it is, and was not found to be one.

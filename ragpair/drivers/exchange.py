@@ -163,12 +163,16 @@ def fault(exc: Exception, url: str, *, closed: bool) -> Lost:
     raise exc
 
 
+# As OpenSSL calls what is no TLS, before 3.2 and since.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
+
+
 def _lost(exc: httpx.HTTPError) -> Lost:
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Lost("untrusted", cause.verify_message)
-        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+        if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
             return Lost("no tls", "what came back is no TLS")
         cause = cause.__cause__ or cause.__context__
     reason = str(exc) or type(exc).__name__

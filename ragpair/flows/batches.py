@@ -28,7 +28,7 @@ Fault = tuple[str, str]
 """What came in place of a row, and what mends it."""
 
 # Refusals that may be for one of the texts; those of the key, the route or the model are not.
-_OF_A_TEXT = frozenset({400, 413, 422, 500})
+OF_A_TEXT = frozenset({400, 413, 422, 500})
 _HARMLESS = "hello"
 
 
@@ -129,7 +129,7 @@ def answer(job: Job, batch: Batch) -> Flow[Rows]:
         long = job.dialect.too_long(reply)
         if long is None and not (several and (yield from _halving_helps(job, batch, reply))):
             refusal = job.dialect.refusal(reply, job.served, job.task)
-            if reply.status not in _OF_A_TEXT or job.report.sound is False:
+            if reply.status not in OF_A_TEXT or job.report.sound is False:
                 job.report.over = refusal
             return failed(job, items, refusal)
     if several:
@@ -147,7 +147,7 @@ def _halving_helps(job: Job, batch: Batch, reply: Reply) -> Flow[bool]:
     if queue_is_full(reply) or reply.status == 413:
         job.pace.refused(batch.load, reply)
         return True
-    if reply.status not in _OF_A_TEXT:
+    if reply.status not in OF_A_TEXT:
         return False
     if job.report.sound is None:
         try:

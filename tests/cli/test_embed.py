@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from ragpair import Embedder
-from ragpair.testing import FakeServer, Fault
+from ragpair.testing import FakeServer, Fault, edits
 
 from .conftest import Command
 
@@ -323,3 +323,76 @@ def test_the_server_does_not_wait_for_rows_to_be_written(ragpair: Command, serve
     assert ragpair("embed", *arguments).code == 0
     assert met == [True]
     np.testing.assert_array_equal(np.load("out.npy"), vectors_of(server, TEXTS))
+
+
+def test_a_state_without_its_file_is_forgotten(ragpair: Command, server) -> None:
+    """A run that dies at once would leave it for the next one, which would believe it."""
+    command = broken(ragpair, server, "out.npy")
+    Path("out.npy.partial").unlink()
+    server.fail(Fault.drop(times=None))
+    assert ragpair(*command).code == 3
+    assert not Path("out.npy.state.json").exists()
+
+
+def test_a_file_that_is_shorter_than_its_state_is_refused(ragpair: Command, server) -> None:
+    command = broken(ragpair, server, "out.npy")
+    Path("out.npy.partial").write_bytes(b"")
+    ran = ragpair(*command)
+    assert (ran.code, "out.npy.partial is shorter than out.npy.state.json says" in ran.words) == (1, True)
+
+
+def test_vectors_of_another_width_are_refused(ragpair: Command, server) -> None:
+    command = broken(ragpair, server, "out.npy")
+    with FakeServer("vllm", dims=32) as other:
+        ran = ragpair(*command, "--base-url", other.url)
+    assert (ran.code, "have 32 numbers now, and had 64" in ran.words) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(400, {"error": {"message": "I will not"}}, holding=TEXTS[14], times=None),
+        Fault.edit(edits.nan, holding=TEXTS[14], times=None),
+    ],
+    ids=["refused", "NaN"],
+)
+def test_a_text_that_the_server_cannot_do_is_named_by_its_line_and_can_be_left_out(
+    ragpair: Command, server, fault
+) -> None:
+    write("in.txt", TEXTS)
+    command = ["embed", "in.txt", "-o", "out.jsonl", "--batch-size", 1, "--base-url", server.url]
+    server.fail(fault)
+    for _ in range(2):  # also when it is the first of those that are left
+        assert "line 15: " in ragpair(*command).words
+    assert ragpair(*command, "--on-error", "skip").code == 0
+    assert [row["index"] for row in lines_of("out.jsonl")] == [n for n in range(20) if n != 14]
+    assert [row["line"] for row in lines_of("out.jsonl.errors.jsonl")] == [15]
+
+
+def test_where_all_rows_fail_the_rows_are_not_to_blame(ragpair: Command, server) -> None:
+    write("in.jsonl", [{"body": f"text {n}"} for n in range(1500)])
+    ran = ragpair("embed", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url, "--on-error", "skip")
+    assert ran.code == 1
+    assert "The first 1,000 rows that were tried all failed" in ran.words
+    assert "no field 'text', but 'body'" in ran.words
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in.csv", "id,text\n1,a\n"),
+        ("in.json", '[{"text": "a"}]'),
+        ("in", '[{"text": "a"},\n{"text": "b"}]'),
+        ("in", "[\n"),
+    ],
+)
+def test_tables_and_arrays_are_no_rows(ragpair: Command, server, name, text) -> None:
+    Path(name).write_text(text)
+    ran = ragpair("embed", name, "--base-url", server.url)
+    assert (ran.code, "Make it JSONL" in ran.words, server.texts) == (1, True, [])
+
+
+def test_a_field_that_the_result_would_overwrite_is_refused(ragpair: Command, server) -> None:
+    write("in.jsonl", [{"text": "a", "index": "sku-17"}])
+    ran = ragpair("embed", "in.jsonl", "--base-url", server.url)
+    assert (ran.code, "line 1 has a field 'index' of its own" in ran.words) == (1, True)

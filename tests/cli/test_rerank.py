@@ -1,5 +1,9 @@
 """`ragpair rerank`: rows of queries and documents to rankings, and one query over a file."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import orjson
@@ -71,8 +75,10 @@ def test_its_own_address_and_key(ragpair: Command, monkeypatch) -> None:
     ("bad", "said"),
     [
         ("{oops", "line 2 is no JSON"),
-        ({"query": "q"}, 'line 2 is no {"query"'),
-        ({"query": "q", "documents": []}, 'line 2 is no {"query"'),
+        ({"query": "q"}, "line 2 holds no list in 'documents'"),
+        ({"documents": ["a"]}, "line 2 holds no text in 'query'"),
+        ({"query": "q", "documents": "a"}, "line 2 holds no list in 'documents'"),
+        ({"query": "q", "documents": ["a"], "index": 7}, "line 2 has a field 'index' of its own"),
         ({"query": "q", "documents": ["a", None]}, "line 2: document 1 is None"),
         ({"query": "q", "documents": ["a", "word " * 600]}, "line 2: the query with document 1 has"),
     ],
@@ -115,3 +121,31 @@ def test_an_embedder_is_refused(ragpair: Command) -> None:
         ran = ragpair("rerank", "--query", "q", "--base-url", server.url, stdin=b"d\n")
     assert ran.code == 1
     assert "is an embedding model" in ran.words
+
+
+def test_no_documents_have_an_empty_ranking(ragpair: Command, server) -> None:
+    write([{"query": "q", "documents": []}, ROWS[0]])
+    ragpair("rerank", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url)
+    assert [len(row["ranking"]) for row in lines_of("out.jsonl")] == [0, 3]
+    assert {row["score_kind"] for row in lines_of("out.jsonl")} == {"probability"}
+
+
+def test_a_bad_line_costs_no_ranking_before_it(ragpair: Command, server) -> None:
+    write([*ROWS[:6], "{bad", ROWS[6]])
+    ran = ragpair("rerank", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url)
+    assert (ran.code, "6 lines are done" in ran.words) == (1, True)
+
+
+def test_ctrl_c_waits_for_nobody(ragpair: Command, server) -> None:
+    write(ROWS)
+    ragpair("rerank", "in.jsonl", "-o", "first.jsonl", "--base-url", server.url)
+    probes = len(server.work) - len(ROWS)
+    server.clear()
+    server.fail(Fault.edit(lambda reply: None, times=probes), Fault.delay(60, times=None))
+    command = [sys.executable, "-m", "ragpair.cli", "rerank", "in.jsonl", "-o", "out.jsonl", "--base-url", server.url]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
+        while len(server.work) < probes + 2:
+            time.sleep(0.01)
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=20)
+    assert run.returncode == 130

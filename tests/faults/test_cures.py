@@ -177,6 +177,12 @@ def test_true_float16_of_any_length_is_taken(serve, embedder, scale):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)
 
 
+def test_normalised_float16_of_twice_the_known_width_is_taken(serve, embedder):
+    """The catalogue may know another width than the one that is served."""
+    server = serve("vllm", model="BAAI/bge-m3", dims=2048)
+    assert embedder(server, embed_dtype="float16").embed_documents(TEXTS).shape == (3, 2048)
+
+
 def test_replicas_of_which_one_ignores_float16_are_told_why(serve, embedder):
     servers = [serve("vllm"), serve("vllm", hidden=["/version"], version="0.11.0")]
     with pytest.raises(MalformedReply, match=IGNORED) as caught:
