@@ -297,7 +297,12 @@ def test_a_folder_that_holds_other_sets_only_is_no_obstacle(folder: Path, monkey
 
 def test_an_incomplete_folder_is_refused_with_what_it_lacks(folder: Path) -> None:
     (folder / "qrels.tsv").unlink()
-    with pytest.raises(download.DataError, match=r"no qrels\.tsv in .*chorus-electronics, or remove that folder"):
+    with pytest.raises(
+        download.DataError, match=r"no qrels\.tsv in \S*chorus-electronics\. Put .* or remove that folder"
+    ):
+        chorus.load()
+    (folder / "queries.jsonl").unlink()
+    with pytest.raises(download.DataError, match=r"^There is no queries\.jsonl and no qrels\.tsv in \S*\. Put what is"):
         chorus.load()
 
 
