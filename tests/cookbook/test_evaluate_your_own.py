@@ -148,6 +148,26 @@ def test_other_columns_and_blank_rows_are_passed_over(read_pairs: Callable[..., 
     assert (len(documents), len(questions), off_topic) == (20, 20, {})
 
 
+def test_blank_cells_beyond_the_header_are_passed_over_if_all_rows_have_them(read_pairs: Callable[..., Any]) -> None:
+    table = "question,answer\n" + "".join(f"How about {i}?,It is {i}.,, \n" for i in range(20))
+    assert len(read_pairs(table).questions) == 20
+    with pytest.raises(
+        ValueError, match=r"csv: row 22 has 4 cells, and the header 2: a text with ',' in it needs quotes"
+    ):
+        read_pairs(table + "How?,It is, as it is.,\n")
+    with pytest.raises(
+        ValueError, match=r"csv: row 22 has 5 cells, and the header 2.* blank cells at the end have to go$"
+    ):
+        read_pairs(table + "Well, how?,,,\n")
+
+
+@pytest.mark.parametrize("name", ["question", "answer", "off_topic"])
+def test_a_column_that_stands_twice_is_refused(read_pairs: Callable[..., Any], name: str) -> None:
+    with pytest.raises(ValueError, match=rf"pairs\.csv has more than one column '{name}'\. Rename those"):
+        read_pairs(HEADER.replace("\n", f",{name} \n") + ENOUGH.replace("\n", ",\n"))
+    assert read_pairs(HEADER.replace("\n", ",note,note,,\n") + ENOUGH.replace("\n", ",,,,\n")).off_topic == {}
+
+
 def test_off_topic_questions_have_no_document(read_pairs: Callable[..., Any]) -> None:
     documents, _, _, off_topic = read_pairs(HEADER + ENOUGH + "Who is the queen?,,yes\n")
     assert off_topic == {"row 22": "Who is the queen?"}
