@@ -88,12 +88,12 @@ DEPTH = min(50, len(documents))
 
 
 @contextmanager
-def rows_named(given: list[Document]):
-    """An answer that is too long is an error that says in which row it stands."""
+def rows_named(what: str, rows: list[str]):
+    """What is too long is an error that says in which row it stands."""
     try:
         yield
     except InputTooLong as exc:
-        raise ValueError(f"The answer in {given[exc.index].metadata['row']} is too long: {exc}") from None
+        raise ValueError(f"{what} {rows[exc.index]} is too long: {exc}") from None
 
 
 store = QdrantVectorStore.construct_instance(  # from_documents without documents: they follow with a progress bar
@@ -105,20 +105,21 @@ store = QdrantVectorStore.construct_instance(  # from_documents without document
 to_index = [Document(text, metadata={"row": id}) for id, text in documents.items()]
 for start in tqdm(range(0, len(to_index), 64), "index, 64 at a time"):
     batch = to_index[start : start + 64]
-    with rows_named(batch):
+    with rows_named("The answer in", [document.metadata["row"] for document in batch]):
         store.add_documents(batch)
 
 reranker = RagpairRerank(**RERANK, top_n=None) if RERANK is not None else None
 
 recalled, scores = {}, {}  # of each question the rows of documents, nearest first; and a score for each of them
 for id, question in tqdm({**questions, **off_topic}.items(), "recall and rerank"):
-    found = store.similarity_search_with_score(question, k=DEPTH)
+    with rows_named("The question in", [id]):
+        found = store.similarity_search_with_score(question, k=DEPTH)
     recalled[id] = [document.metadata["row"] for document, _ in found]
     if reranker is None:
         scores[id] = {document.metadata["row"]: score for document, score in found}
     else:
         candidates = [document for document, _ in found]
-        with rows_named(candidates):
+        with rows_named(f"The question in {id} together with the answer in", recalled[id]):
             ranked = reranker.compress_documents(candidates, question)
         scores[id] = {document.metadata["row"]: document.metadata["relevance_score"] for document in ranked}
 
@@ -468,7 +469,7 @@ headline = {
 # - **Documents.** Here the index holds only the answers of the table. With the rest of your collection in it, recall is
 #   harder: add those rows to `documents`, or evaluate on the collection that you have, with the ids of its payload.
 # - **Long answers** are an error that names their row. `{"base_url": ..., "too_long": "truncate"}` cuts them; a
-#   reranker may read them in `"windows"`.
+#   reranker may read them in `"windows"`. A question is never cut for a reranker: where it fills the limit, shorten it.
 # - **Watch** in operation: the share of questions with nothing above `min_score`, the best score's distribution by week
 #   against the histogram above, and p95 of both calls.
 # - **Left out:** whether the language model's answer was right (this judges what it reads), several languages in one

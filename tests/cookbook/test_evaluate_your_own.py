@@ -106,6 +106,23 @@ def test_an_answer_that_is_too_long_is_named_by_its_row(tmp_path: Path) -> None:
         execute("evaluate_your_own", {"CSV": str(table)})
 
 
+@pytest.mark.parametrize(
+    ("embed", "message"),
+    [
+        ({"base_url": "local"}, r"The question in row 82 is too long: text 0 has \d+ tokens"),
+        (
+            {"base_url": "local", "too_long": "truncate"},
+            r"The question in row 82 together with the answer in row \d+ is too long: the query with document \d+ has",
+        ),
+    ],
+)
+def test_a_question_that_is_too_long_is_named_by_its_row(tmp_path: Path, embed: dict[str, str], message: str) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text(HEADER + numbered(80) + f"What of it{' and so on' * 1000}?,It is so.,\n", encoding="utf-8")
+    with pytest.raises(Exception, match=message):
+        execute("evaluate_your_own", {"CSV": str(table), "EMBED": embed})
+
+
 def test_the_tables_are_the_help_desks_of_the_package(read_pairs: Callable[..., Any]) -> None:
     from ragpair.demo import helpdesk
 
