@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from .conftest import Executed
-from .execution import COOKBOOK, execute, stored
+from .execution import COOKBOOK, execute, script, stored
 
 HEADER = "question,answer,off_topic\n"
 ENOUGH = "".join(f"How about {i}?,It is {i}.,\n" for i in range(20))
@@ -121,6 +122,21 @@ def test_a_question_that_is_too_long_is_named_by_its_row(tmp_path: Path, embed: 
     table.write_text(HEADER + numbered(80) + f"What of it{' and so on' * 1000}?,It is so.,\n", encoding="utf-8")
     with pytest.raises(Exception, match=message):
         execute("evaluate_your_own", {"CSV": str(table), "EMBED": embed})
+
+
+def test_no_document_is_right_in_both_halves_however_questions_share_them() -> None:
+    [cell] = [cell.source for cell in script("evaluate_your_own").cells if "half_a =" in cell.source]
+    qrels = {
+        f"{i} {one} {other}": {f"row {i} {one}": 1, f"row {i} {other}": 1}
+        for i in range(40)
+        for one, other in ("ac", "bd", "cd", "aa")  # the third joins the two before it
+    }
+    found: dict[str, Any] = {"np": np, "qrels": qrels, "questions": dict.fromkeys(qrels, "?"), "off_topic": {"o": "?"}}
+    exec(cell, found)
+    in_a, in_b = ({row for id in found[half] for row in qrels.get(id, {})} for half in ("half_a", "half_b"))
+    assert not in_a & in_b
+    assert sorted([*found["half_a"], *found["half_b"]]) == sorted([*qrels, "o"])
+    assert {len(in_a), len(in_b)} <= {76, 80, 84}, "halves of 40 times 4 documents"
 
 
 def test_the_tables_are_the_help_desks_of_the_package(read_pairs: Callable[..., Any]) -> None:
