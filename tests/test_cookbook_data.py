@@ -295,9 +295,28 @@ def test_a_folder_that_holds_other_sets_only_is_no_obstacle(folder: Path, monkey
         chorus.load()
 
 
+def test_a_variable_that_names_no_folder_is_refused_before_anything_is_downloaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGPAIR_DATA", f"{folder.parent}s")
+    with pytest.raises(download.DataError, match=r"RAGPAIR_DATA is '\S*datas', and \S*datas is no folder\. Correct"):
+        chorus.load()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("RAGPAIR_DATA", "data")
+    with pytest.raises(
+        download.DataError, match=r"RAGPAIR_DATA is 'data', and \S*chorus-electronics/data is no folder"
+    ):
+        chorus.load()
+
+
 def test_an_incomplete_folder_is_refused_with_what_it_lacks(folder: Path) -> None:
     (folder / "qrels.tsv").unlink()
-    with pytest.raises(download.DataError, match=r"no qrels\.tsv in .*chorus-electronics, or remove that folder"):
+    with pytest.raises(
+        download.DataError, match=r"no qrels\.tsv in \S*chorus-electronics\. Put .* or remove that folder"
+    ):
+        chorus.load()
+    (folder / "queries.jsonl").unlink()
+    with pytest.raises(download.DataError, match=r"^There is no queries\.jsonl and no qrels\.tsv in \S*\. Put what is"):
         chorus.load()
 
 

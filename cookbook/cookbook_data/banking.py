@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,5 +61,7 @@ def _path(part: str) -> Path:
     for path in (folder / f"{part}.csv", folder / f"{part}.jsonl") if folder else ():
         if path.is_file():
             return path
-    where = f"{folder}" if folder else f"a folder banking77 in the one that {VARIABLE} names"
+    value = os.environ.get(VARIABLE)
+    named = f"{VARIABLE} is {value!r}" if value else f"{VARIABLE} is not set"
+    where = f"{folder}" if folder else f"a folder banking77 in the one that {VARIABLE} names; {named}"
     raise DataError(f"banking77 is needed here, and there is no {part}.csv in {where}. Get {SOURCE}, and put it there.")

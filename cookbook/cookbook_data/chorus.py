@@ -55,10 +55,12 @@ def load() -> Shop:
     """The set; sales and rating are None, since Chorus does not have them. Prices are in dollars."""
     folder = provided(NAME)
     if folder is not None:
-        otherwise = f"in {folder}, or remove that folder: then the set is downloaded."
+        otherwise = "or remove that folder: then the set is downloaded."
         if missing := [file for file in FILES if not (folder / file).is_file()]:
-            raise DataError(f"There is no {' and no '.join(missing)} {otherwise}")
-        return _checked(folder, f"Mend the files {otherwise}")
+            raise DataError(
+                f"There is no {' and no '.join(missing)} in {folder}. Put what is missing there, {otherwise}"
+            )
+        return _checked(folder, f"Mend the files in {folder}, {otherwise}")
 
     folder = cache(f"chorus-{REVISION[:7]}")
     if not all((folder / file).is_file() for file in FILES):

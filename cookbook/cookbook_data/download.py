@@ -20,10 +20,20 @@ class DataError(RuntimeError):
 
 
 def provided(name: str) -> Path | None:
-    """The set's folder inside RAGPAIR_DATA; None if the variable is not set, or names a folder without it."""
-    root = os.environ.get(VARIABLE)
-    folder = Path(root).expanduser() / name if root else None
-    return folder if folder and folder.is_dir() else None
+    """The set's folder inside RAGPAIR_DATA; None if the variable is not set, or names a folder without it.
+
+    Raises:
+        DataError: The variable names no folder.
+    """
+    value = os.environ.get(VARIABLE)
+    if not value:
+        return None
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"{VARIABLE} is {value!r}, and {root.absolute()} is no folder. Correct the variable, or unset it."
+        )
+    return root / name if (root / name).is_dir() else None
 
 
 def cache(name: str) -> Path:

@@ -68,6 +68,11 @@ def read_pairs(
             f"{path} has no column {' and no column '.join(map(repr, missing))}. "
             f"Set QUESTION and ANSWER to its columns; the first line has: {', '.join(map(repr, names))[:200]}"
         )
+    if twice := [name for name in (*needed, off_topic_column) if names.count(name) > 1]:
+        raise ValueError(
+            f"{path} has more than one column {' and more than one column '.join(map(repr, twice))}. "
+            "Rename those that should not be read."
+        )
     asked: dict[str, str] = {}  # the id of each question, by its text on one line
     answered: dict[str, str] = {}  # the same of documents
     documents: dict[str, str] = {}
@@ -75,17 +80,18 @@ def read_pairs(
     qrels: dict[str, dict[str, int]] = {}
     off_topic: dict[str, str] = {}
     wrong: list[str] = []
-    for number, cells in _rows(path, text, mark):
-        if number == 1 or not any(cell.strip() for cell in cells):
-            continue
+    rows = [(number, cells) for number, cells in _rows(path, text, mark) if number > 1 and any(map(str.strip, cells))]
+    # Blank cells beyond the header say nothing if each row has them; else a text may have pushed them there.
+    width = max(len(names), min((len(cells) for _, cells in rows), default=0))
+    for number, cells in rows:
         row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
         question, answer, cell = row.get(question_column, ""), row.get(answer_column, ""), row.get(off_topic_column, "")
         off = cell.casefold() in YES
         id = asked.setdefault(" ".join(question.split()), f"row {number}")
-        if len(cells) > len(names):
+        if len(cells) > width or any(cell.strip() for cell in cells[len(names) :]):
             wrong.append(
                 f"row {number} has {len(cells)} cells, and the header {len(names)}: "
-                f"a text with {mark!r} in it needs quotes"
+                f"a text with {mark!r} in it needs quotes, and blank cells at the end have to go"
             )
         elif not question:
             wrong.append(f"row {number} has no {question_column}")

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from .conftest import Executed
-from .execution import COOKBOOK, execute, stored
+from .execution import COOKBOOK, execute, script, stored
 
 HEADER = "question,answer,off_topic\n"
 ENOUGH = "".join(f"How about {i}?,It is {i}.,\n" for i in range(20))
@@ -106,6 +107,38 @@ def test_an_answer_that_is_too_long_is_named_by_its_row(tmp_path: Path) -> None:
         execute("evaluate_your_own", {"CSV": str(table)})
 
 
+@pytest.mark.parametrize(
+    ("embed", "message"),
+    [
+        ({"base_url": "local"}, r"The question in row 82 is too long: text 0 has \d+ tokens"),
+        (
+            {"base_url": "local", "too_long": "truncate"},
+            r"The question in row 82 together with the answer in row \d+ is too long: the query with document \d+ has",
+        ),
+    ],
+)
+def test_a_question_that_is_too_long_is_named_by_its_row(tmp_path: Path, embed: dict[str, str], message: str) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text(HEADER + numbered(80) + f"What of it{' and so on' * 1000}?,It is so.,\n", encoding="utf-8")
+    with pytest.raises(Exception, match=message):
+        execute("evaluate_your_own", {"CSV": str(table), "EMBED": embed})
+
+
+def test_no_document_is_right_in_both_halves_however_questions_share_them() -> None:
+    [cell] = [cell.source for cell in script("evaluate_your_own").cells if "half_a =" in cell.source]
+    qrels = {
+        f"{i} {one} {other}": {f"row {i} {one}": 1, f"row {i} {other}": 1}
+        for i in range(40)
+        for one, other in ("ac", "bd", "cd", "aa")  # the third joins the two before it
+    }
+    found: dict[str, Any] = {"np": np, "qrels": qrels, "questions": dict.fromkeys(qrels, "?"), "off_topic": {"o": "?"}}
+    exec(cell, found)
+    in_a, in_b = ({row for id in found[half] for row in qrels.get(id, {})} for half in ("half_a", "half_b"))
+    assert not in_a & in_b
+    assert sorted([*found["half_a"], *found["half_b"]]) == sorted([*qrels, "o"])
+    assert {len(in_a), len(in_b)} <= {76, 80, 84}, "halves of 40 times 4 documents"
+
+
 def test_the_tables_are_the_help_desks_of_the_package(read_pairs: Callable[..., Any]) -> None:
     from ragpair.demo import helpdesk
 
@@ -146,6 +179,26 @@ def test_other_columns_and_blank_rows_are_passed_over(read_pairs: Callable[..., 
     table = "id,answer,question\n" + "".join(f"{i},It is {i}.,How about {i}?\n" for i in range(20)) + ",,\n\n"
     documents, questions, _, off_topic = read_pairs(table)
     assert (len(documents), len(questions), off_topic) == (20, 20, {})
+
+
+def test_blank_cells_beyond_the_header_are_passed_over_if_all_rows_have_them(read_pairs: Callable[..., Any]) -> None:
+    table = "question,answer\n" + "".join(f"How about {i}?,It is {i}.,, \n" for i in range(20))
+    assert len(read_pairs(table).questions) == 20
+    with pytest.raises(
+        ValueError, match=r"csv: row 22 has 4 cells, and the header 2: a text with ',' in it needs quotes"
+    ):
+        read_pairs(table + "How?,It is, as it is.,\n")
+    with pytest.raises(
+        ValueError, match=r"csv: row 22 has 5 cells, and the header 2.* blank cells at the end have to go$"
+    ):
+        read_pairs(table + "Well, how?,,,\n")
+
+
+@pytest.mark.parametrize("name", ["question", "answer", "off_topic"])
+def test_a_column_that_stands_twice_is_refused(read_pairs: Callable[..., Any], name: str) -> None:
+    with pytest.raises(ValueError, match=rf"pairs\.csv has more than one column '{name}'\. Rename those"):
+        read_pairs(HEADER.replace("\n", f",{name} \n") + ENOUGH.replace("\n", ",\n"))
+    assert read_pairs(HEADER.replace("\n", ",note,note,,\n") + ENOUGH.replace("\n", ",,,,\n")).off_topic == {}
 
 
 def test_off_topic_questions_have_no_document(read_pairs: Callable[..., Any]) -> None:

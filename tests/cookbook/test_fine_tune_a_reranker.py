@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +86,14 @@ def test_banking77_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_pat
     from cookbook_data import banking, download
 
     monkeypatch.delenv("RAGPAIR_DATA", raising=False)
-    with pytest.raises(download.DataError, match=r"RAGPAIR_DATA names.*PolyAI-LDN/task-specific-datasets.*CC BY"):
+    with pytest.raises(
+        download.DataError, match=r"names; RAGPAIR_DATA is not set\..*PolyAI-LDN/task-specific-datasets.*CC BY"
+    ):
+        banking.load()
+    monkeypatch.setenv("RAGPAIR_DATA", str(tmp_path))
+    with pytest.raises(download.DataError, match=re.escape(f"names; RAGPAIR_DATA is {str(tmp_path)!r}. Get ")):
         banking.load()
     (tmp_path / "banking77").mkdir()
-    monkeypatch.setenv("RAGPAIR_DATA", str(tmp_path))
     with pytest.raises(download.DataError, match=r"no train\.csv in .*banking77.*PolyAI"):
         banking.load()
 
