@@ -64,8 +64,8 @@ def send_shorter(
         tried = True
         keep = keep * 4 // 5
     raise InputTooLong(
-        f"{served.model!r} has no room for any of text {index} beside the prompt and the query (limit: {limit} "
-        "tokens).",
+        f"{served.model!r} has no room for any of text {index}: the query or the prompt beside it fills the limit of "
+        f"{served.limit or limit} tokens. Shorten the query, or the instruction if you set one.",
         endpoint=endpoint,
         index=index,
         limit=limit,
