@@ -25,6 +25,7 @@ from ragpair.dialects.base import Dialect, ScorePlan, Served, Task
 from ragpair.drivers import AsyncDriver, SyncDriver
 from ragpair.endpoint import Endpoint
 from ragpair.errors import ConfigurationError, EndpointOverloaded, EndpointUnreachable
+from ragpair.flows.lengths import PAIR_SPECIALS, count_tokens
 from ragpair.prompts import Prompt
 from ragpair.retry import RetryPolicy
 from ragpair.wire import Flow, send
@@ -44,6 +45,7 @@ class Run:
         latencies: Seconds of each request that was answered.
         failed: Requests that the server did not answer, or was too busy for.
         seconds: From the first request to the last answer.
+        cut_at: Tokens at which the server cut longer texts, if there were any as far as is known; else None.
     """
 
     concurrency: int
@@ -51,6 +53,7 @@ class Run:
     latencies: tuple[float, ...]
     failed: int
     seconds: float
+    cut_at: int | None = None
 
     @property
     def requests_per_second(self) -> float:
@@ -105,11 +108,13 @@ class Target:
         endpoint: Where it is.
         request: Makes one request of these texts; of a reranker, the first is the query.
         beside: Texts of a request that do not count: the query.
+        cut_at: Finds out whether the server cuts this text, and at how many tokens; None where it cuts none.
     """
 
     endpoint: Endpoint
     request: Callable[[Sequence[str]], Flow[None]]
     beside: int = 0
+    cut_at: Callable[[str], Flow[int | None]] | None = None
 
 
 def connect(
@@ -136,20 +141,30 @@ def _connect(endpoint: Endpoint, task: Task, model: str | None, family: str | No
     served = yield from dialect.inspect(model, task)
     if task == "embed":
         prompt = resolve.prompt(resolve.embedding_match(family, model, served), "document", None, None)
-        return Target(endpoint, partial(_embed, dialect, served, prompt))
+        truncate = dialect.truncates and not prompt.suffix
+        cut_at = partial(_cut_at, dialect, served, prompt) if truncate else None
+        return Target(endpoint, partial(_embed, dialect, served, prompt, truncate), cut_at=cut_at)
     match = resolve.reranker_match(family, model, served)
     wish = resolve.wish(match, served, None, raw=True, declared=family is None)
     plan = yield from dialect.plan_scores(served, wish)
     return Target(endpoint, partial(_score, dialect, served, plan), beside=1)
 
 
-def _embed(dialect: Dialect, served: Served, prompt: Prompt, texts: Sequence[str]) -> Flow[None]:
+def _embed(dialect: Dialect, served: Served, prompt: Prompt, truncate: bool, texts: Sequence[str]) -> Flow[None]:
     rendered = [prompt.render(text) for text in texts]
-    truncate = dialect.truncates and not prompt.suffix
     reply = yield from send(dialect.embed_call(served, rendered, dimensions=None, truncate=truncate))
     if not reply.ok:
         raise dialect.refusal(reply, served, "embed")
     dialect.read_embeddings(reply, len(texts))
+
+
+def _cut_at(dialect: Dialect, served: Served, prompt: Prompt, text: str) -> Flow[int | None]:
+    """The server's limit, unless the text is known to fit."""
+    rendered = prompt.render(text)
+    if served.limit is None or len(rendered.encode()) + PAIR_SPECIALS <= served.limit:  # a token is a byte at least
+        return None
+    count = yield from count_tokens(dialect, served, rendered)
+    return None if count is not None and count <= served.limit else served.limit
 
 
 def _score(dialect: Dialect, served: Served, plan: ScorePlan, texts: Sequence[str]) -> Flow[None]:
@@ -216,10 +231,12 @@ async def _measure(
 
     warm = zip(drivers, batches, strict=False)  # opens every connection; what fails here is no matter of load
     await asyncio.gather(*(driver.run(target.request(batch)) for driver, batch in warm))
+    longest = max((text for batch in batches for text in batch), key=len)
+    cut_at = None if target.cut_at is None else await drivers[0].run(target.cut_at(longest))
     pending = iter(batches[concurrency:])
     start = time.perf_counter()
     await asyncio.gather(*(work(driver, pending) for driver in drivers))
     seconds = time.perf_counter() - start
     for driver in drivers:
         await driver.close()
-    return Run(concurrency, batch_size, tuple(latencies), failed, seconds)
+    return Run(concurrency, batch_size, tuple(latencies), failed, seconds, cut_at)

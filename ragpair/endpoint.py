@@ -51,6 +51,8 @@ class Endpoint:
                 "api_key is empty, or holds a line break, an outer space or another character that no HTTP header can "
                 "carry. If it was read from a file, strip() it; if there is none, pass None."
             )
+        if self.api_key is not None and self.api_key.lower().startswith("bearer "):
+            raise ConfigurationError('api_key begins with "Bearer ", which ragpair adds by itself: pass the key alone.')
         for name, value in self.headers.items():
             if not _fits_a_header(value):
                 raise ConfigurationError(f"The value of header {name!r} holds what no HTTP header can carry.")

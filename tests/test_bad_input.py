@@ -221,10 +221,27 @@ def test_no_such_host(embedder, call, monkeypatch, waits):
         call(embedder("http://no-such-host.invalid:8000"), "embed_documents", ["a"])
 
 
+@pytest.mark.parametrize(
+    ("installed", "name", "cure"),
+    [
+        ("qwen3-embedding:0.6b", "Qwen/Qwen3-Embedding-0.6B", r"Pass model='qwen3-embedding:0.6b'\.$"),
+        ("qwen3-embedding:0.6b", "qwen3-embedding", r"Pass model='qwen3-embedding:0.6b'\.$"),
+        ("qwen3-embedding:0.6b", "qwen3-embedding:4b", "Get it with: ollama pull qwen3-embedding:4b$"),
+        ("all-minilm:22m", "Qwen/Qwen3-Embedding-0.6B", "Get it with: ollama pull qwen3-embedding:0.6b$"),
+        ("all-minilm:22m", "intfloat/e5-base-v2", "ragpair launch intfloat/e5-base-v2 --engine ollama$"),
+        ("all-minilm:22m", "no-such", "Get it with: ollama pull no-such$"),
+    ],
+)
+def test_a_name_that_ollama_has_not_is_told_the_one_that_it_has(serve, embedder, installed, name, cure):
+    server = serve("ollama", model=installed)
+    with pytest.raises(ConfigurationError, match=rf"has no model '{name}'\. It has '{installed}'\. .*{cure}"):
+        embedder(server, name).embed_documents(["a"])
+
+
 @pytest.mark.parametrize("key", [None, "wrong"])
 def test_missing_and_wrong_keys(serve, embedder, reranker, call, engine, key):
     server = serve(engine, api_key="right")
-    with pytest.raises(EndpointRejected, match="api_key=") as caught:
+    with pytest.raises(EndpointRejected, match="none or another was sent: pass api_key=") as caught:
         call(embedder(server, api_key=key), "embed_documents", ["a"])
     assert caught.value.status == 401
     server = serve(engine, api_key="right", task=RERANK[engine])
@@ -264,6 +281,6 @@ def test_extra_body_that_is_no_json(serve, embedder):
 
 def test_no_room_beside_the_query_names_the_server(serve, reranker):
     server = serve("sglang", task="rerank")
-    with pytest.raises(InputTooLong, match="no room") as caught:
+    with pytest.raises(InputTooLong, match=r"510 tokens\. Shorten the query,") as caught:
         reranker(server, too_long="truncate").score(LONG, ["d"])
     assert caught.value.endpoint == server.url

@@ -117,6 +117,13 @@ def test_impossible_options_are_refused_when_made(options):
         Embedder("http://h", **options)
 
 
+@pytest.mark.parametrize("key", ["Bearer hunter2", "bearer hunter2"])
+def test_a_key_comes_without_the_word_that_ragpair_adds(key):
+    with pytest.raises(ConfigurationError, match='begins with "Bearer "') as caught:
+        Embedder("http://h", api_key=key)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_secrets_do_not_show():
     endpoint = Endpoint(("http://h",), api_key="hunter2", headers={"X-Key": "hunter3"})
     assert "hunter" not in repr(endpoint)

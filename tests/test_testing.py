@@ -346,6 +346,19 @@ def test_queues_that_do_not_count_texts(engine):
         FakeServer(engine, queue=3)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"engine": "llama.cpp"}, r"engine='llama.cpp' is not one of 'vllm', 'sglang', 'ollama', 'llamacpp'"),
+        ({"engine": "tgi"}, "'llamacpp'"),
+        ({"task": "rank"}, r"task='rank' is not one of None, 'embed', 'rerank', 'answers'"),
+    ],
+)
+def test_an_engine_or_task_that_does_not_exist(options, said):
+    with pytest.raises(ValueError, match=said):
+        FakeServer(**options)
+
+
 # --- edits ---
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 try:
     import rich  # noqa: F401
     import typer
-except ImportError as exc:
-    raise ImportError('The ragpair command needs typer and rich: pip install "ragpair[cli]"') from exc
+except ModuleNotFoundError as exc:  # the command should say one line, not show the tracebacks of its imports
+    raise SystemExit(f'The ragpair command needs typer and rich ({exc}): pip install "ragpair[cli]"') from None
 
 from ragpair.cli import bench, demo, doctor, embed, launch, models, output, rerank
 

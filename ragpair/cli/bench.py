@@ -88,6 +88,9 @@ def bench(
         output.write_json({"url": url, "task": task.value, "runs": [_as_json(run) for run in runs]})
     else:
         _show(task, runs)
+    limits = [run.cut_at for run in runs if run.cut_at is not None]
+    if limits:
+        output.asides().print(f"Texts over {limits[0]} tokens were cut by the server.", markup=False, soft_wrap=True)
     if plot is not None and draw is not None:
         draw(plot, task, runs)
         output.asides().print(f"drawn: {plot}", markup=False, soft_wrap=True)
@@ -111,6 +114,7 @@ def _as_json(run: Run) -> dict[str, Any]:
         "requests": len(run.latencies),
         "failed": run.failed,
         "seconds": run.seconds,
+        "texts_cut_at_tokens": run.cut_at,
         "requests_per_second": run.requests_per_second,
         "texts_per_second": run.texts_per_second,
         "latency_seconds": {

@@ -422,7 +422,9 @@ def rejected(reply: Reply, cure: str = "") -> EndpointRejected:
     content_type = reply.headers.get("content-type", "")
     kind = EndpointRejected
     if reply.status in (401, 403):
-        cure = "The server wants an API key, and not this one: pass api_key= as the server was started with."
+        cure = (
+            "The server wants an API key, and none or another was sent: pass api_key= as the server was started with."
+        )
     elif 300 <= reply.status < 400:
         cure = (
             f"It redirects to {reply.headers.get('location', 'elsewhere')!r}; redirects are not followed, since texts "

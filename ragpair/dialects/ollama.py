@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from ragpair import catalog
 from ragpair.dialects import systemone
 from ragpair.dialects.base import (
     Scale,
@@ -66,9 +67,10 @@ class Ollama:
             model = yield from self._only_model(task)
         shown = yield from send(Call("/api/show", {"model": model}))
         if shown.status == 404:
+            names = [str(card["name"]) for card in (yield from self._names())]
+            has = ", ".join(map(repr, names)) or "no models"
             raise ConfigurationError(
-                f"{shown.endpoint} has no model {model!r}. It has {(yield from self._names_line())}. "
-                f"Get it with: ollama pull {model}"
+                f"{shown.endpoint} has no model {model!r}. It has {has}. {_right_name(model, names)}"
             )
         if not shown.ok:
             raise self.refusal(shown, None, task)
@@ -95,10 +97,6 @@ class Ollama:
     def _names(self) -> Flow[list[dict[str, Any]]]:
         reply = yield from send(Call("/api/tags"))
         return list_models(reply, "models", "name") if reply.ok else []
-
-    def _names_line(self) -> Flow[str]:
-        cards = yield from self._names()
-        return ", ".join(repr(card.get("name")) for card in cards) or "no models"
 
     def _only_model(self, task: Task) -> Flow[str]:
         cards = yield from self._names()
@@ -240,6 +238,27 @@ class Ollama:
                 "or llama.cpp.",
             )
         return rejected(reply)
+
+
+def _right_name(model: str, installed: Sequence[str]) -> str:
+    """What to do about a name that Ollama has not: it may have the model by another."""
+    match = catalog.find(model)
+    repo = match.repo if match else None
+
+    def is_same(name: str) -> bool:
+        known = catalog.find(name) if repo else None
+        return name.partition(":")[0] == model or (known is not None and known.repo == repo)
+
+    same = [name for name in installed if is_same(name)]
+    if same:
+        return f"Pass model={' or '.join(map(repr, same))}."
+    if match is None or repo is None or model.casefold() != repo.casefold():
+        return f"Get it with: ollama pull {model}"
+    for tag in match.family.ollama:  # a repository is no name on Ollama
+        known = catalog.find(tag)
+        if known is not None and known.repo == repo:
+            return f"Get it with: ollama pull {tag}"
+    return f"How to get it: ragpair launch {model} --engine ollama"
 
 
 def _parse_version(version: str) -> tuple[int, ...]:

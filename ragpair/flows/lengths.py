@@ -28,7 +28,7 @@ def fatal(dialect: Dialect, served: Served, inputs: Iterable[tuple[str, ...]]) -
             continue
         count = 0
         for text in texts:
-            count += (yield from _count(dialect, served, text)) or 0
+            count += (yield from count_tokens(dialect, served, text)) or 0
         if count >= served.fatal:
             return TooLong(count, served.limit)
     return None
@@ -53,7 +53,7 @@ def send_shorter(
     tried = False
     while keep > 0:
         short = text[:keep]
-        count = yield from _count(dialect, served, render(short))
+        count = yield from count_tokens(dialect, served, render(short))
         if count is not None and limit is not None and count > limit:
             keep = min(keep - 1, keep * limit // count)
             continue
@@ -64,15 +64,16 @@ def send_shorter(
         tried = True
         keep = keep * 4 // 5
     raise InputTooLong(
-        f"{served.model!r} has no room for any of text {index} beside the prompt and the query (limit: {limit} "
-        "tokens).",
+        f"{served.model!r} has no room for any of text {index}: the query or the prompt beside it fills the limit of "
+        f"{served.limit or limit} tokens. Shorten the query, or the instruction if you set one.",
         endpoint=endpoint,
         index=index,
         limit=limit,
     )
 
 
-def _count(dialect: Dialect, served: Served, text: str) -> Flow[int | None]:
+def count_tokens(dialect: Dialect, served: Served, text: str) -> Flow[int | None]:
+    """Tokens of a text, special tokens included; None if the server does not tell."""
     call = dialect.count_call(served, text)
     if call is None:
         return None

@@ -21,6 +21,7 @@ QDRANT = "qdrant/qdrant:v1.20.0"
 _MODELS = "/models"
 _SERVED = "/served"
 _TEMPLATES = "/templates"
+_SHARE = {"vllm": "--gpu-memory-utilization 0.4", "sglang": "--mem-fraction-static 0.4"}
 
 
 def shell(launch: Launch) -> str:
@@ -73,7 +74,10 @@ def as_dict(launch: Launch) -> dict[str, Any]:
 
 
 def compose(launch: Launch, template_dir: str | None = None) -> str:
-    """A docker compose file: the server, and Qdrant beside it, both open to this machine only."""
+    """A docker compose file: the server, and Qdrant beside it, both open to this machine only.
+
+    Files of an embedder and of a reranker can be used together: what differs between them has the task in its name.
+    """
     title = facts.engine(launch.engine).title
     lines = [f"# {launch.model} on {title} {launch.version}, and Qdrant. Start it: docker compose up -d"]
     if launch.then:
@@ -81,6 +85,12 @@ def compose(launch: Launch, template_dir: str | None = None) -> str:
             "# Then, once" + " (the Modelfile needs docker compose 2.23 or newer)" * bool(launch.modelfile) + ":"
         )
         lines += [f"#   docker compose exec ollama {shlex.join(command.argv)}" for command in _in_container(launch)]
+    lines += [
+        "# With another such file, of a model for the other task:",
+        "#   docker compose -f compose.yaml -f other.yaml up -d",
+    ]
+    if launch.engine in _SHARE:
+        lines.append(f"#   Each needs a --port of its own, and on one GPU, in both commands: {_SHARE[launch.engine]}")
     lines.append(f"# In ragpair: {usage(launch)}; Qdrant is at http://localhost:6333")
     return "\n".join([*lines, *_yaml(_services(launch, template_dir))]) + "\n"
 
@@ -112,9 +122,14 @@ def _memory(memory: Memory | None) -> dict[str, Any] | None:
     }
 
 
+def _service(launch: Launch) -> str:
+    """Ollama is one server for all models; of the others, each model has its own."""
+    return launch.engine if launch.engine == "ollama" else f"{launch.engine}-{launch.task}"
+
+
 def _in_container(launch: Launch) -> Iterator[Command]:
     for command in launch.then:
-        words = tuple("/Modelfile" if word == "Modelfile" else word for word in command.words)
+        words = tuple(f"/Modelfile-{launch.task}" if word == "Modelfile" else word for word in command.words)
         yield Command(words, command.flags)
 
 
@@ -143,10 +158,10 @@ def _services(launch: Launch, template_dir: str | None) -> dict[str, Any]:
     if launch.template and template_dir is not None:
         service["volumes"].append(f"{_here(template_dir)}:{_TEMPLATES}:ro")
     if launch.modelfile:
-        service["configs"] = [{"source": "modelfile", "target": "/Modelfile"}]
+        service["configs"] = [{"source": f"modelfile-{launch.task}", "target": f"/Modelfile-{launch.task}"}]
     return {
         "services": {
-            launch.engine: service,
+            _service(launch): service,
             "qdrant": {
                 "image": QDRANT,
                 "ports": ["127.0.0.1:6333:6333", "127.0.0.1:6334:6334"],
@@ -154,7 +169,7 @@ def _services(launch: Launch, template_dir: str | None) -> dict[str, Any]:
                 "restart": "unless-stopped",
             },
         },
-        **({"configs": {"modelfile": {"content": launch.modelfile}}} if launch.modelfile else {}),
+        **({"configs": {f"modelfile-{launch.task}": {"content": launch.modelfile}}} if launch.modelfile else {}),
         "volumes": {"models": {}, "qdrant": {}},
     }
 

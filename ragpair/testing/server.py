@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from ragpair import catalog
 from ragpair.testing.engines import ENGINES, Answer, Engine, Task
@@ -32,7 +32,7 @@ class FakeServer:
         idle: Close connections that wait so many seconds for a next request; vLLM closes them after 5.
 
     Raises:
-        ValueError: `queue` for Ollama or llama.cpp, whose queues count requests.
+        ValueError: There is no such engine or task, or `queue` for Ollama or llama.cpp, whose queues count requests.
 
     Attributes:
         requests: All that arrived, probes included, in order of arrival.
@@ -54,6 +54,8 @@ class FakeServer:
         queue: int | None = None,
         idle: float | None = None,
     ) -> None:
+        _check("engine", engine, ENGINES)
+        _check("task", task, (None, *get_args(Task)))
         task = task or _task_of(model)
         self._engine = ENGINES[engine](model, task, dims, max_tokens, version, queue)
         self._work = self._engine.work[task]
@@ -177,6 +179,11 @@ class FakeServer:
         except Exception as exc:  # the test's own fault: it should see it, not a lost connection
             return Answer(500, self._engine.error(500, f"Fault.edit raised {exc!r}"))
         return Answer(200, answer.body if changed is None else changed)
+
+
+def _check(what: str, value: object, known: Collection[str | None]) -> None:
+    if value not in known:
+        raise ValueError(f"{what}={value!r} is not one of {', '.join(map(repr, known))}")
 
 
 def _task_of(model: str | None) -> Task:

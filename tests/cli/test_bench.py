@@ -44,6 +44,26 @@ def test_a_text_that_does_not_fit_is_an_error(ragpair: Command) -> None:
     assert "longer than the model's context length" in ran.words
 
 
+@pytest.mark.parametrize("engine", ["vllm", "ollama"])
+def test_texts_that_the_server_cut_are_told(ragpair: Command, engine) -> None:
+    said = "Texts over 512 tokens were cut by the server."
+    with FakeServer(engine) as server:
+        command = ["bench", server.url, "--task", "embed", "--requests", 2, "--batch-size", 1]
+        long = ragpair(*command, "--words", 2000)
+        short = ragpair(*command, "--words", 40)
+        as_json = ragpair(*command, "--words", 2000, "--json")
+    assert (long.code, short.code) == (0, 0)
+    assert said in long.words
+    assert "cut" not in short.words
+    assert as_json.json["runs"][0]["texts_cut_at_tokens"] == 512
+
+
+def test_a_text_that_is_long_and_fits_is_counted(ragpair: Command) -> None:
+    with FakeServer("vllm") as server:
+        ran = ragpair("bench", server.url, "--task", "embed", "--requests", 2, "--batch-size", 1, "--words", 400)
+    assert (ran.code, "cut" in ran.words) == (0, False)
+
+
 def test_so_many_in_flight(ragpair: Command, together) -> None:
     with FakeServer("vllm") as server:
         together(server, 3, after=3)

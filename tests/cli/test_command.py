@@ -71,6 +71,14 @@ def test_only_what_the_command_needs_is_needed() -> None:
     assert 'pip install "ragpair[all]"' in " ".join(demo.stderr.split())
 
 
+@pytest.mark.parametrize("missing", ["rich", "typer"])
+def test_without_its_extra_the_command_says_what_to_install(missing) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from ragpair.cli import main"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+    assert 'pip install "ragpair[cli]"' in ran.stderr
+
+
 def test_warnings_are_messages() -> None:
     """In a process of its own, where warnings are no errors."""
     with FakeServer("vllm", model="acme-9000") as server:

@@ -406,7 +406,7 @@ def test_json_is_one_object_and_nothing_else():
 def test_compose_runs_the_planned_command_with_qdrant_beside_it():
     words = ("Qwen/Qwen3-Reranker-0.6B", "--engine", "vllm", "--gpus", "2", "--port", "8001")
     file = yaml.safe_load(run(*words, "--compose"))
-    server = file["services"]["vllm"]
+    server = file["services"]["vllm-rerank"]
     assert [*server["entrypoint"], *server["command"]] == [
         *plan("Qwen/Qwen3-Reranker-0.6B", "vllm", gpus=2, port=8001).server.argv,
         *("--host", "0.0.0.0"),
@@ -423,15 +423,34 @@ def test_compose_of_ollama_brings_its_modelfile():
     server = file["services"]["ollama"]
     assert server["ports"] == ["127.0.0.1:11500:11434"]
     assert "OLLAMA_HOST" not in server["environment"]
-    assert file["configs"]["modelfile"]["content"] == plan("BAAI/bge-m3", "ollama").modelfile
-    assert "docker compose exec ollama ollama create bge-m3:8192 -f /Modelfile" in run(
+    assert file["configs"]["modelfile-embed"]["content"] == plan("BAAI/bge-m3", "ollama").modelfile
+    assert "docker compose exec ollama ollama create bge-m3:8192 -f /Modelfile-embed" in run(
         "BAAI/bge-m3", "--engine", "ollama", "--compose"
     )
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_compose_files_of_an_embedder_and_a_reranker_do_not_collide(engine):
+    embedder = run("Qwen/Qwen3-Embedding-0.6B", "--engine", engine, "--compose")
+    reranker = run("Qwen/Qwen3-Reranker-0.6B", "--engine", engine, "--port", "8005", "--compose")
+    servers = [set(yaml.safe_load(file)["services"]) - {"qdrant"} for file in (embedder, reranker)]
+    assert servers == [{f"{engine}-embed"}, {f"{engine}-rerank"}]
+    assert "docker compose -f compose.yaml -f other.yaml up -d" in embedder
+
+
+def test_compose_files_of_ollama_are_one_server_with_two_modelfiles():
+    files = [
+        yaml.safe_load(run(model, "--engine", "ollama", "--max-tokens", "8192", "--compose"))
+        for model in ("bge-m3", "Qwen/Qwen3-Reranker-0.6B")
+    ]
+    assert [set(file["services"]) for file in files] == [{"ollama", "qdrant"}] * 2
+    targets = [file["services"]["ollama"]["configs"][0]["target"] for file in files]
+    assert targets == ["/Modelfile-embed", "/Modelfile-rerank"]
+
+
 def test_compose_mounts_what_lies_on_this_machine():
     launch = plan("./models/my$bge-m3", "vllm", task="embed")
-    server = yaml.safe_load(show.compose(launch))["services"]["vllm"]
+    server = yaml.safe_load(show.compose(launch))["services"]["vllm-embed"]
     assert server["command"][0] == "/served/my$$bge-m3"  # compose makes one dollar of two
     assert "./models/my$$bge-m3:/served/my$$bge-m3:ro" in server["volumes"]
 
@@ -452,7 +471,7 @@ def test_the_template_is_written_and_the_command_points_at_it(engine, model, nam
     assert Path(path) == folder / f"{name}.jinja"
     assert Path(path).read_bytes() == (TEMPLATES / engine / f"{name}.jinja").read_bytes()
     run(*words)  # again: the same file may be there
-    server = yaml.safe_load(run(*words, "--compose"))["services"][engine]
+    server = yaml.safe_load(run(*words, "--compose"))["services"][f"{engine}-rerank"]
     assert server["command"][server["command"].index("--chat-template") + 1] == f"/templates/{name}.jinja"
     assert f"{folder}:/templates:ro" in server["volumes"]
 
