@@ -154,7 +154,7 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
 
 
 # What a reranker before this one said is not true of its scores.
-_OURS = frozenset({"relevance_score", "score_kind", "rerank_error"})
+_OURS = frozenset({"relevance_score", "score_kind", "rerank_error", "blended_score"})
 
 
 def _with(document: Document, **metadata: object) -> Document:

@@ -339,7 +339,8 @@ def test_what_an_earlier_reranker_said_does_not_stay(serve, call):
     """Its error is over once another one has judged the document, and its score is none of one that could not."""
     server = serve("vllm", task="rerank")
     reranker = RagpairRerank(base_url=server.url, on_error="return")
-    before = {"page": 1, "relevance_score": 0.3, "score_kind": "cosine", "rerank_error": "was away"}
+    said = {"relevance_score": 0.3, "score_kind": "cosine", "rerank_error": "was away", "blended_score": 0.2}
+    before = {"page": 1, **said}
     documents = [Document("parcel " * 600, metadata=before), Document("where is my parcel", metadata=before)]
     judged, failed = call(reranker, "compress_documents", documents, "where is my parcel")
     assert set(judged.metadata) == {"page", "relevance_score", "score_kind"}
