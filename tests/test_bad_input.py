@@ -70,13 +70,26 @@ def test_one_string_is_not_a_list_of_letters(serve, embedder, reranker, call, te
     assert server.requests == []
 
 
-@pytest.mark.parametrize("texts", [None, 7, object()], ids=["None", "int", "object"])
-def test_what_is_no_list_is_refused(serve, embedder, reranker, call, texts):
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (None, "not None"),
+        (7, "not one int"),
+        ({"id1": "a text"}, r"not one dict. list\(d.values\(\)\)"),
+        ({"a text"}, "not one set"),
+        (frozenset(["a text"]), "not one frozenset"),
+    ],
+    ids=["None", "int", "dict", "set", "frozenset"],
+)
+def test_what_is_no_list_is_refused(serve, embedder, reranker, call, texts, message):
     server = serve("vllm")
-    with pytest.raises(InvalidInput, match="list"):
+    with pytest.raises(InvalidInput, match=f"a list of queries, {message}"):
+        call(embedder(server), "embed_queries", texts)
+    with pytest.raises(InvalidInput, match=f"a list of documents, {message}"):
         call(embedder(server), "embed_documents", texts)
-    with pytest.raises(InvalidInput, match="list"):
+    with pytest.raises(InvalidInput, match=f"a list of documents, {message}"):
         call(reranker(server), "score", "q", texts)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -85,11 +98,10 @@ def test_what_is_no_list_is_refused(serve, embedder, reranker, call, texts):
         tuple,
         iter,
         lambda texts: (text for text in texts),
-        dict.fromkeys,
         np.array,
         lambda texts: dict.fromkeys(texts).keys(),
     ],
-    ids=["tuple", "iterator", "generator", "dict", "numpy", "keys"],
+    ids=["tuple", "iterator", "generator", "numpy", "keys"],
 )
 def test_any_collection_of_strings_will_do(serve, embedder, reranker, call, make):
     texts = ["where", "is", "it"]
