@@ -198,10 +198,12 @@ def effective_instruction(family: Family, instruction: str | None) -> str | None
     """The instruction that goes into the prompt: the user's or the family's default, by the family's own rule.
 
     Raises:
-        ConfigurationError: The family takes none, or the instruction is blank.
+        ConfigurationError: The family takes none, or the instruction is blank or no string.
     """
     if instruction is None:
         return family.instruction
+    if not isinstance(instruction, str):
+        raise ConfigurationError(f"instruction must be a string, not one {type(instruction).__name__}.")
     if not family.takes_instruction:
         raise ConfigurationError(
             f"The prompt of family {family.id!r} has no place for an instruction, "

@@ -153,7 +153,7 @@ def test_without_an_address_it_says_what_to_do(monkeypatch, blank):
         ({"base_url": None}, "base_url"),
         ({"base_url": "http://user:pass@server"}, "user name or password"),
         ({"base_url": []}, "base_url is empty"),
-        ({"dimensions": 0}, "dimensions must be at least 1"),
+        ({"dimensions": 0}, "dimensions must be a whole number from 1"),
         ({"batch_size": 0}, "batch_size"),
         ({"max_concurrency": 0}, "max_concurrency"),
         ({"family": "nonesuch"}, "nonesuch"),
