@@ -81,7 +81,7 @@ def test_the_address_of_the_embeddings_is_not_taken(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank_fields": ["text"]}, "rank_fields: Extra inputs"),
+        ({"rank_fields": ["text"]}, "no option 'rank_fields'"),
         ({"top_n": 0}, "top_n"),
         ({"min_score": 1.5}, "between 0 and 1"),
         ({"min_score": float("nan"), "scores": "raw"}, "min_score"),
@@ -93,6 +93,14 @@ def test_the_address_of_the_embeddings_is_not_taken(monkeypatch):
 def test_options_that_cannot_be_are_refused_when_it_is_made(options, message):
     with pytest.raises(ConfigurationError, match=message):
         RagpairRerank(base_url="http://localhost:8001", **options)
+
+
+@pytest.mark.parametrize("option", ["url", "base_ur"])
+def test_a_misspelt_address_is_not_a_missing_one(option):
+    with pytest.raises(ConfigurationError, match=rf"no option '{option}'\. Did you mean base_url\?"):
+        RagpairRerank(**{option: "http://localhost:8001"})
+    with pytest.raises(ConfigurationError, match="by name: pass base_url="):
+        RagpairRerank("http://localhost:8001")
 
 
 @pytest.mark.parametrize("copied", [lambda made: pickle.loads(pickle.dumps(made)), copy.deepcopy])
