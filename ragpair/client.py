@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from ragpair.errors import (
     EndpointOverloaded,
     EndpointUnreachable,
     RagpairError,
-    RagpairWarning,
+    warn,
 )
 from ragpair.flows import Report
 from ragpair.options import Engine, OnError, OnTooLong, OnTooLongDocument
@@ -209,7 +208,7 @@ class Client(ABC):
         for caution in cautions:
             if caution not in self._warned:
                 self._warned.add(caution)
-                warnings.warn(caution, RagpairWarning, stacklevel=2)
+                warn(caution)
 
     # --- what users see ---
 
