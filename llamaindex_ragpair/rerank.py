@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, SecretStr
 from llamaindex_ragpair._nodes import RELEVANCE_SCORE, RERANK_ERROR, RETRIEVAL_SCORE, SCORE_KIND, with_hidden, without
 from llamaindex_ragpair._settings import ServerSettings, key_from_env, url_from_env
 from ragpair import ConfigurationError, InvalidInput, RagpairError
+from ragpair.errors import warn
 from ragpair.options import OnError, OnTooLongDocument, Scores
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
     on_error: OnError = "raise"
     """What becomes of nodes that cannot be judged: "raise" the error; or "return" them behind the others, without a
     score and with the error in metadata["rerank_error"], hidden from LLM and embeddings; with `min_score` they do not
-    come back."""
+    come back, but a warning says how many. The first use still raises, if no server answers."""
 
     top_n: int | None = Field(default=3, ge=1)
     """How many nodes come back at most; None is all."""
@@ -167,6 +168,11 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
         failures: Mapping[int, RagpairError] | None = None,
     ) -> list[NodeWithScore]:
         if self.min_score is not None:
+            if failures:
+                warn(
+                    f"{len(failures)} of {len(nodes)} nodes could not be judged, and with min_score "
+                    f"they do not come back. The first error: {next(iter(failures.values()))}"
+                )
             ranking, failures = [place for place in ranking if place.score >= self.min_score], None
         scored = [self._scored(nodes[place.index], place) for place in ranking]
         unscored = [self._unscored(nodes[index], error) for index, error in (failures or {}).items()]

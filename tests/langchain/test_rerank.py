@@ -5,6 +5,8 @@ import copy
 import inspect
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from langchain_classic.retrievers import ContextualCompressionRetriever
@@ -15,7 +17,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 
 from langchain_ragpair import RagpairRerank
-from ragpair import ConfigurationError, EndpointRejected, Reranker
+from ragpair import ConfigurationError, EndpointRejected, EndpointUnreachable, RagpairWarning, Reranker
 from ragpair.testing import Fault
 from ragpair.testing.model import logit, sigmoid
 
@@ -332,7 +334,10 @@ def test_what_cannot_be_judged_comes_last_on_request(serve, call, min_score):
     server = serve("vllm", task="rerank")
     documents = [Document("parcel " * 600), Document("bananas"), Document("where is my parcel")]
     reranker = RagpairRerank(base_url=server.url, on_error="return", min_score=min_score)
-    found = call(reranker, "compress_documents", documents, "where is my parcel")
+    says = pytest.warns(RagpairWarning, match=r"1 of 3 documents could not be judged.*'truncate'")
+    with nullcontext([]) if min_score is None else says as caught:
+        found = call(reranker, "compress_documents", documents, "where is my parcel")
+    assert {Path(warning.filename).name for warning in caught} <= {"conftest.py"}  # where `call` stands
     assert found[0].page_content == "where is my parcel"
     if min_score is None:
         assert [document.page_content for document in found[1:]] == ["bananas", documents[0].page_content]
@@ -341,6 +346,19 @@ def test_what_cannot_be_judged_comes_last_on_request(serve, call, min_score):
     else:
         assert len(found) == 1
     assert documents[0].metadata == {}
+
+
+def test_an_outage_does_not_look_like_nothing_relevant(serve, call, waits):
+    server = serve("vllm", task="rerank")
+    reranker = RagpairRerank(base_url=server.url, on_error="return", min_score=0.1)
+    server.fail(Fault.drop(times=None))
+    with pytest.raises(EndpointUnreachable):
+        call(reranker, "compress_documents", documents(), QUERY)
+    server.clear()
+    assert call(reranker, "compress_documents", documents(), QUERY)
+    server.fail(Fault.drop(times=None))
+    with pytest.warns(RagpairWarning, match=f"5 of 5 documents could not be judged.*first error: .*{server.url}"):
+        assert call(reranker, "compress_documents", documents(), QUERY) == []
 
 
 def test_what_an_earlier_reranker_said_does_not_stay(serve, call):

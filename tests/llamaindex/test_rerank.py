@@ -1,6 +1,8 @@
 """RagpairRerank against each engine: order, scores, events, and that nothing passed in is touched."""
 
 import asyncio
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
@@ -12,7 +14,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import Document, IndexNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 
 from llamaindex_ragpair import RagpairRerank
-from ragpair import ConfigurationError, EndpointRejected, InputTooLong, InvalidInput
+from ragpair import ConfigurationError, EndpointRejected, InputTooLong, InvalidInput, RagpairWarning
 from ragpair.testing import Fault
 from ragpair.testing.model import logit, sigmoid
 
@@ -218,7 +220,10 @@ def test_what_cannot_be_judged_comes_last_on_request(serve, call, min_score):
     texts = ["parcel " * 600, "bananas", "where is my parcel"]
     nodes = [NodeWithScore(node=TextNode(text=text), score=0.5) for text in texts]
     reranker = RagpairRerank(base_url=server.url, on_error="return", min_score=min_score)
-    found = call(reranker, "postprocess_nodes", nodes, query_str="where is my parcel")
+    says = pytest.warns(RagpairWarning, match=r"1 of 3 nodes could not be judged.*'truncate'")
+    with nullcontext([]) if min_score is None else says as caught:
+        found = call(reranker, "postprocess_nodes", nodes, query_str="where is my parcel")
+    assert {Path(warning.filename).name for warning in caught} <= {"conftest.py"}  # where `call` stands
     assert found[0].node.text == "where is my parcel"
     if min_score is None:
         assert [one.node.text for one in found[1:]] == ["bananas", texts[0]]
