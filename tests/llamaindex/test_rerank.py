@@ -29,6 +29,11 @@ def nodes(texts=TEXTS, **fields):
     ]
 
 
+def said(item):
+    """What the reranker writes beside the score."""
+    return {"score_kind": "probability", "relevance_score": item.score}
+
+
 def ids(found):
     return [item.node.node_id for item in found]
 
@@ -94,11 +99,12 @@ def test_the_retrieval_score_is_kept_out_of_prompts(serve, rerank, call):
     given = nodes(metadata={"page": 1})
     given[1].score = None
     best, second, _ = call(one, "postprocess_nodes", given, query_str=QUERY)
-    assert best.node.metadata == {"page": 1, "retrieval_score": 0.2, "score_kind": "probability"}
+    assert best.node.metadata == {"page": 1, "retrieval_score": 0.2, **said(best)}
     for shown in (best.node.get_content(MetadataMode.LLM), best.node.get_content(MetadataMode.EMBED)):
         assert "retrieval_score" not in shown
+        assert "relevance_score" not in shown
         assert "score_kind" not in shown
-    assert second.node.metadata == {"page": 1, "score_kind": "probability"}
+    assert second.node.metadata == {"page": 1, **said(second)}
     again = call(one, "postprocess_nodes", [best], query_str=QUERY)
     assert again[0].node.metadata["retrieval_score"] == best.score
 
@@ -239,10 +245,10 @@ def test_what_an_earlier_reranker_said_does_not_stay(serve, call):
     """Its error is over once another one has judged the node, and its kind of score is none of one that could not."""
     server = serve("vllm", task="rerank")
     reranker = RagpairRerank(base_url=server.url, on_error="return")
-    before = {"page": 1, "score_kind": "cosine", "rerank_error": "was away"}
+    before = {"page": 1, "score_kind": "cosine", "relevance_score": 0.4, "blended_score": 0.3, "rerank_error": "away"}
     texts = ["parcel " * 600, "where is my parcel"]
     nodes = [NodeWithScore(node=TextNode(text=text, metadata=before), score=0.3) for text in texts]
     judged, failed = call(reranker, "postprocess_nodes", nodes, query_str="where is my parcel")
-    assert judged.node.metadata == {"page": 1, "score_kind": "probability"}
+    assert judged.node.metadata == {"page": 1, **said(judged)}
     assert set(failed.node.metadata) == {"page", "rerank_error"}
     assert "too_long='truncate'" in failed.node.metadata["rerank_error"]
