@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from ragpair import ConfigurationError
-from ragpair.options import Engine
+from ragpair.options import Engine, misnamed
 
 
 class Settings(BaseModel):
@@ -26,7 +26,13 @@ class Settings(BaseModel):
 
     if not TYPE_CHECKING:  # type checkers read the fields
 
-        def __init__(self, **fields: Any) -> None:
+        def __init__(self, *unnamed: Any, **fields: Any) -> None:
+            known = type(self).model_fields
+            if unnamed:
+                first = "base_url" if "base_url" in known else "weights"
+                raise ConfigurationError(f"{type(self).__name__} takes its options by name: pass {first}=...")
+            if problem := misnamed(fields, known):
+                raise ConfigurationError(f"{type(self).__name__}: {problem}")
             try:
                 super().__init__(**fields)
             except ValidationError as exc:

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 
 from langchain_ragpair._settings import ServerSettings, key_from_env, url_from_env
 from ragpair import ConfigurationError, RagpairError
+from ragpair.errors import warn
 from ragpair.options import OnError, OnTooLongDocument, Scores
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
 
     on_error: OnError = "raise"
     """What becomes of documents that cannot be judged: "raise" the error; or "return" them behind the others, with the
-    error in metadata["rerank_error"] and no score, so that with `min_score` they do not come back."""
+    error in metadata["rerank_error"] and no score, so that with `min_score` they do not come back, but a warning says
+    how many. The first use still raises, if no server answers."""
 
     top_n: int | None = Field(default=3, ge=1)
     """How many documents come back at most; None is all."""
@@ -145,6 +147,11 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
     ) -> list[Document]:
         documents = candidates["documents"]
         if self.min_score is not None:
+            if failures:
+                warn(
+                    f"{len(failures)} of {len(documents)} documents could not be judged, and with min_score "
+                    f"they do not come back. The first error: {next(iter(failures.values()))}"
+                )
             ranking, failures = [place for place in ranking if place.score >= self.min_score], None
         scored = [
             _with(documents[place.index], relevance_score=place.score, score_kind=place.score_kind) for place in ranking
@@ -154,7 +161,7 @@ class RagpairRerank(ServerSettings, BaseDocumentCompressor):
 
 
 # What a reranker before this one said is not true of its scores.
-_OURS = frozenset({"relevance_score", "score_kind", "rerank_error"})
+_OURS = frozenset({"relevance_score", "score_kind", "rerank_error", "blended_score"})
 
 
 def _with(document: Document, **metadata: object) -> Document:

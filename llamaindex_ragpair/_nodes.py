@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llama_index.core.schema import BaseNode
 
+BLENDED_SCORE = "blended_score"
 RELEVANCE_SCORE = "relevance_score"
 RERANK_ERROR = "rerank_error"
 RETRIEVAL_SCORE = "retrieval_score"

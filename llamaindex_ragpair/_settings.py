@@ -17,7 +17,7 @@ from llama_index.core.schema import BaseComponent
 from pydantic import ConfigDict, Field, SecretStr, ValidationError
 
 from ragpair import ConfigurationError
-from ragpair.options import Engine
+from ragpair.options import Engine, misnamed
 
 # LlamaIndex sets these on objects that exist: the first to trace a query, the others are turned by users.
 _LLAMA_INDEX_SETS = frozenset({"callback_manager", "embed_batch_size", "num_workers", "rate_limiter"})
@@ -33,8 +33,14 @@ class Settings(BaseComponent):
 
     if not TYPE_CHECKING:  # type checkers read the fields
 
-        def __init__(self, **fields: Any) -> None:
+        def __init__(self, *unnamed: Any, **fields: Any) -> None:
+            known = type(self).model_fields
+            if unnamed:
+                first = "base_url" if "base_url" in known else "weights"
+                raise ConfigurationError(f"{type(self).__name__} takes its options by name: pass {first}=...")
             fields.pop("class_name", None)  # stands in LlamaIndex's dumps
+            if problem := misnamed(fields, known):
+                raise ConfigurationError(f"{type(self).__name__}: {problem}")
             try:
                 super().__init__(**fields)
             except ValidationError as exc:

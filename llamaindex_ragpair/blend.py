@@ -9,11 +9,12 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from pydantic import Field
 
-from llamaindex_ragpair._nodes import RELEVANCE_SCORE, RERANK_ERROR, SCORE_KIND, with_hidden
+from llamaindex_ragpair._nodes import BLENDED_SCORE, RELEVANCE_SCORE, RERANK_ERROR, SCORE_KIND, with_hidden
 from llamaindex_ragpair._settings import Settings
 from ragpair.blend import blend, kind_of
 from ragpair.calibrate import Calibration
 from ragpair.errors import InvalidInput
+from ragpair.scores import ScoreKind
 
 
 class RagpairSignalBlend(Settings, BaseNodePostprocessor):
@@ -31,10 +32,10 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
     W) and all of its relevance, so that no bargain ever overtakes what is more than 1 + W times as relevant. With all
     weights 0 the order is that of relevance. `ragpair.blend` has the formula.
 
-    What comes back is new, best first, with the blend as score, from 0 to 1, and the relevance in
-    metadata["relevance_score"] of a copy of the node, hidden from LLM and embeddings; metadata["score_kind"] is of
-    that. A second blend begins with that relevance. Nodes that the reranker could not
-    judge (its `on_error="return"`) come last.
+    What comes back is new, best first, with the blend as score and as metadata["blended_score"], from 0 to 1, and the
+    relevance in metadata["relevance_score"] of a copy of the node, all hidden from LLM and embeddings;
+    metadata["score_kind"] is of the relevance. A second blend begins with that relevance, unless another's reranker has
+    set the score since. Nodes that the reranker could not judge (its `on_error="return"`) come last.
 
     Raises:
         ConfigurationError: An option that cannot be, or that does not exist. When it is called: scores that are no
@@ -69,7 +70,7 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
         judged = [item for item in nodes if RERANK_ERROR not in item.node.metadata]
         if not judged:
             return nodes[: self.top_n]
-        kinds = [item.node.metadata[SCORE_KIND] for item in judged if SCORE_KIND in item.node.metadata]
+        kind = kind_of([item.node.metadata[SCORE_KIND] for item in judged if _is_ours(item)], self.calibration)
         try:
             relevance = [self._relevance(index, item) for index, item in enumerate(judged)]
             scores = blend(
@@ -77,17 +78,12 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
                 {name: _signal(name, judged) for name in self.weights},
                 self.weights,
                 calibration=self.calibration,
-                score_kind=kind_of(kinds, self.calibration),
+                score_kind=kind,
             )
         except InvalidInput as exc:
             raise _named(exc, judged) from None
         order = (-scores).argsort(kind="stable")
-        best = [
-            NodeWithScore(
-                node=with_hidden(judged[index].node, RELEVANCE_SCORE, relevance[index]), score=float(scores[index])
-            )
-            for index in order
-        ]
+        best = [_blended(judged[index], relevance[index], kind, float(scores[index])) for index in order]
         return [*best, *(item for item in nodes if RERANK_ERROR in item.node.metadata)][: self.top_n]
 
     async def _apostprocess_nodes(
@@ -96,15 +92,29 @@ class RagpairSignalBlend(Settings, BaseNodePostprocessor):
         return self._postprocess_nodes(nodes, query_bundle)
 
     def _relevance(self, index: int, item: NodeWithScore) -> float:
-        if item.score is None or (SCORE_KIND not in item.node.metadata and self.calibration is None):
+        ours = _is_ours(item)
+        if item.score is None or (not ours and self.calibration is None):
             raise InvalidInput(
                 f"The node at index {index} has no relevance, but {_found(item)}: put RagpairRerank(..., top_n=None) "
                 "before RagpairSignalBlend. Scores of another reranker need a calibration=, fitted on judged pairs: "
                 "ragpair.calibrate.",
                 index=index,
             )
-        found: float = item.node.metadata.get(RELEVANCE_SCORE, item.score)  # there, if it was blended before
-        return found
+        relevance: float = item.node.metadata[RELEVANCE_SCORE] if ours else item.score
+        return relevance
+
+
+def _is_ours(item: NodeWithScore) -> bool:
+    """Whether its score is still the one that our reranker or a blend gave it, so that what they said holds."""
+    metadata = item.node.metadata
+    ours = (metadata[key] for key in (RELEVANCE_SCORE, BLENDED_SCORE) if key in metadata)
+    return SCORE_KIND in metadata and item.score in ours
+
+
+def _blended(item: NodeWithScore, relevance: float, kind: ScoreKind, score: float) -> NodeWithScore:
+    node = with_hidden(item.node, SCORE_KIND, kind)
+    node = with_hidden(with_hidden(node, RELEVANCE_SCORE, relevance), BLENDED_SCORE, score)
+    return NodeWithScore(node=node, score=score)
 
 
 def _signal(name: str, nodes: Sequence[NodeWithScore]) -> list[Any]:

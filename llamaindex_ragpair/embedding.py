@@ -74,7 +74,7 @@ class RagpairEmbedding(ServerSettings, BaseEmbedding):
 
     if not TYPE_CHECKING:
 
-        def __init__(self, **fields: Any) -> None:
+        def __init__(self, *unnamed: Any, **fields: Any) -> None:
             model, name = fields.get("model"), fields.pop("model_name", None)
             if name not in (None, _UNNAMED, model):
                 if model is not None:
@@ -82,7 +82,7 @@ class RagpairEmbedding(ServerSettings, BaseEmbedding):
                         f"model={model!r} and model_name={name!r} are two names for the same thing: pass model= alone."
                     )
                 fields["model"] = model = name
-            super().__init__(**fields, model_name=model or _UNNAMED)
+            super().__init__(*unnamed, **fields, model_name=model or _UNNAMED)
 
     def _fields(self) -> dict[str, Any]:
         return {name: value for name, value in super()._fields().items() if name != "model_name"}

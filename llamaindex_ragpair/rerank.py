@@ -13,9 +13,18 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from pydantic import Field, PrivateAttr, SecretStr
 
-from llamaindex_ragpair._nodes import RELEVANCE_SCORE, RERANK_ERROR, RETRIEVAL_SCORE, SCORE_KIND, with_hidden, without
+from llamaindex_ragpair._nodes import (
+    BLENDED_SCORE,
+    RELEVANCE_SCORE,
+    RERANK_ERROR,
+    RETRIEVAL_SCORE,
+    SCORE_KIND,
+    with_hidden,
+    without,
+)
 from llamaindex_ragpair._settings import ServerSettings, key_from_env, url_from_env
 from ragpair import ConfigurationError, InvalidInput, RagpairError
+from ragpair.errors import warn
 from ragpair.options import OnError, OnTooLongDocument, Scores
 
 if TYPE_CHECKING:
@@ -39,12 +48,12 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
     "ragpair[local]"); its scores are cosines.
 
     What comes back is new, best first, with the relevance as score, from 0 to 1; equal ones keep their order, and what
-    was passed in is not touched. metadata["score_kind"] of a copy of the node says what its score is, hidden from LLM
-    and embeddings. Each call shows as a reranking event to handlers and traces. Making one sends nothing, and it is
-    safe to share between threads, tasks and event loops; async calls are native. Fields not set are read from
-    RAGPAIR_RERANK_BASE_URL, and RAGPAIR_RERANK_API_KEY or RAGPAIR_API_KEY. The address of the embeddings is never
-    taken: a server serves one or the other. `to_dict` leaves key and headers out, `from_dict(data, headers=...)` takes
-    them again.
+    was passed in is not touched. metadata["score_kind"] of a copy of the node says what its score is, and
+    metadata["relevance_score"] which score that is said of, both hidden from LLM and embeddings. Each call shows as a
+    reranking event to handlers and traces. Making one sends nothing, and it is safe to share between threads, tasks and
+    event loops; async calls are native. Fields not set are read from RAGPAIR_RERANK_BASE_URL, and
+    RAGPAIR_RERANK_API_KEY or RAGPAIR_API_KEY. The address of the embeddings is never taken: a server serves one or the
+    other. `to_dict` leaves key and headers out, `from_dict(data, headers=...)` takes them again.
 
     Raises:
         ConfigurationError: An option that cannot be, or that does not exist; it is a `ValueError`, too.
@@ -69,7 +78,7 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
     on_error: OnError = "raise"
     """What becomes of nodes that cannot be judged: "raise" the error; or "return" them behind the others, without a
     score and with the error in metadata["rerank_error"], hidden from LLM and embeddings; with `min_score` they do not
-    come back."""
+    come back, but a warning says how many. The first use still raises, if no server answers."""
 
     top_n: int | None = Field(default=3, ge=1)
     """How many nodes come back at most; None is all."""
@@ -167,6 +176,11 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
         failures: Mapping[int, RagpairError] | None = None,
     ) -> list[NodeWithScore]:
         if self.min_score is not None:
+            if failures:
+                warn(
+                    f"{len(failures)} of {len(nodes)} nodes could not be judged, and with min_score "
+                    f"they do not come back. The first error: {next(iter(failures.values()))}"
+                )
             ranking, failures = [place for place in ranking if place.score >= self.min_score], None
         scored = [self._scored(nodes[place.index], place) for place in ranking]
         unscored = [self._unscored(nodes[index], error) for index, error in (failures or {}).items()]
@@ -177,6 +191,7 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
         if self.keep_retrieval_score and item.score is not None:
             node = with_hidden(node, RETRIEVAL_SCORE, item.score)
         node = with_hidden(node, SCORE_KIND, place.score_kind)  # the score alone does not tell
+        node = with_hidden(node, RELEVANCE_SCORE, place.score)  # and whoever comes next may write another over it
         return item.model_copy(update={"node": node, "score": place.score})
 
     def _unscored(self, item: NodeWithScore, error: RagpairError) -> NodeWithScore:
@@ -185,7 +200,7 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
 
 def _fresh(item: NodeWithScore) -> BaseNode:
     """The node without what a reranker before this one said of it."""
-    return without(item.node, RELEVANCE_SCORE, RERANK_ERROR, SCORE_KIND)
+    return without(item.node, BLENDED_SCORE, RELEVANCE_SCORE, RERANK_ERROR, SCORE_KIND)
 
 
 def _query(query_bundle: QueryBundle | None) -> str:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Real
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -64,8 +65,9 @@ def blend(
     for name, weight in weights.items():
         if name not in signals:
             raise ConfigurationError(f"weights names {name!r}, but the signals are {', '.join(signals) or 'none'}.")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
             raise ConfigurationError(f"The weight of {name!r} is {weight!r}; it must be a number, and finite.")
+        weight = float(weight)  # numpy's small floats would take the sum down to their precision
         kept += abs(weight) * _share(_values(name, signals[name], len(scores)), scores, more=weight > 0)
         whole += abs(weight)
     return np.asarray(scores * kept / whole)
@@ -139,20 +141,19 @@ def _values(name: str, values: Sequence[SupportsFloat | None], wanted: int) -> S
 
 
 def _value(name: str, index: int, value: Any) -> float:
-    number = math.nan if value is None else _number(name, index, value)
+    cure = " Store numbers, without currency or unit, and None where there is none."
+    number = math.nan if value is None else _number(name, index, value, cure)
     if number < 0 or math.isinf(number):
         raise InvalidInput(f"{name!r} at index {index} is {value!r}; it must be 0 or more, and finite.", index=index)
     return number
 
 
-def _number(name: str, index: int, value: Any) -> float:
+def _number(name: str, index: int, value: Any, cure: str = "") -> float:
     try:
         if isinstance(value, str | bytes | np.ndarray):
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
         raise InvalidInput(
-            f"{name!r} at index {index} is {value!r:.60}, which is no number. Store numbers, without currency or unit, "
-            "and None where there is none.",
-            index=index,
+            f"{name!r} at index {index} is {value!r:.60}, which is no number.{cure}", index=index
         ) from None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args
 
 import numpy as np
@@ -19,7 +19,7 @@ from ragpair.errors import (
     EndpointOverloaded,
     EndpointUnreachable,
     RagpairError,
-    RagpairWarning,
+    warn,
 )
 from ragpair.flows import Report
 from ragpair.options import Engine, OnError, OnTooLong, OnTooLongDocument
@@ -30,6 +30,10 @@ from ragpair.wire import Flow, gather, pinned
 Values = TypeVar("Values")
 
 _SHOWN = ("model", "engine", "family", "instruction", "dimensions", "too_long", "scores")
+
+# What is no string, or no mapping, would fail deep inside; the other options are checked where they are used.
+_STRINGS = ("model", "family", "instruction", "query_prompt", "document_prompt")
+_MAPPINGS = ("headers", "extra_body")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +74,17 @@ class Client(ABC):
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._settings = settings
-        engine, too_long, batch_size = settings["engine"], settings["too_long"], settings["batch_size"]
+        for names, kind, what in ((_STRINGS, str, "a string"), (_MAPPINGS, Mapping, "a dict")):
+            for name in names:
+                if not isinstance(settings.get(name), kind | None):  # its value may be a secret
+                    raise ConfigurationError(f"{name} must be {what}, not one {type(settings[name]).__name__}.")
+        settings["batch_size"] = whole("batch_size", settings["batch_size"])
+        engine, too_long = settings["engine"], settings["too_long"]
         if engine not in get_args(Engine):
             raise ConfigurationError(f"engine={engine!r} is not known; it is one of {', '.join(get_args(Engine))}.")
         ways = get_args(OnTooLong if self._task == "embed" else OnTooLongDocument)
         if too_long not in ways:
             raise ConfigurationError(f"too_long={too_long!r} is not known here; it is one of {', '.join(ways)}.")
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-            raise ConfigurationError(f"batch_size must be a whole number from 1, not {batch_size!r}.")
         self.endpoint = Endpoint(
             parse_base_urls(settings["base_url"]),
             api_key=settings["api_key"],
@@ -201,7 +208,7 @@ class Client(ABC):
         for caution in cautions:
             if caution not in self._warned:
                 self._warned.add(caution)
-                warnings.warn(caution, RagpairWarning, stacklevel=2)
+                warn(caution)
 
     # --- what users see ---
 
@@ -239,6 +246,17 @@ class Client(ABC):
     def __repr__(self) -> str:
         shown = [f"{name}={self._settings[name]!r}" for name in _SHOWN if self._settings.get(name) is not None]
         return f"{type(self).__name__}({self.endpoint.shown!r}, {', '.join(shown)})"
+
+
+def whole(name: str, value: int | None) -> int | None:
+    """The value of an option that is a whole number from 1, if it was given.
+
+    Raises:
+        ConfigurationError: It is no such number.
+    """
+    if value is not None and (not isinstance(value, Integral) or value < 1):
+        raise ConfigurationError(f"{name} must be a whole number from 1, not {value!r}.")
+    return None if value is None else int(value)
 
 
 def partial(values: Values, report: Report) -> Values | Partial[Values]:

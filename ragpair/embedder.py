@@ -23,7 +23,7 @@ import numpy as np
 
 from ragpair import catalog, resolve
 from ragpair.catalog import EmbeddingFamily, Match
-from ragpair.client import Client, Look, Partial, partial, report
+from ragpair.client import Client, Look, Partial, partial, report, whole
 from ragpair.dialects.base import Dialect, Served, Vectors
 from ragpair.errors import ConfigurationError, InvalidInput, RagpairError
 from ragpair.flows import EmbedJob, Report, embed, embed_chunk
@@ -102,10 +102,9 @@ class Embedder(Client):
         embed_dtype: EmbedDtype = "float32",
     ) -> None:
         settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        settings["dimensions"] = whole("dimensions", dimensions)
         super().__init__(settings)
         self._matched: tuple[Match[EmbeddingFamily] | None] | None = None  # looked up once the model is known
-        if dimensions is not None and dimensions < 1:
-            raise ConfigurationError(f"dimensions must be at least 1, not {dimensions}.")
         if embed_dtype not in get_args(EmbedDtype):
             raise ConfigurationError(f"embed_dtype={embed_dtype!r} is not known; it is 'float32' or 'float16'.")
         for prompt in (query_prompt, document_prompt):

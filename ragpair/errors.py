@@ -16,7 +16,13 @@ survives pickling (worker processes send them home), and none ever holds an API 
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import Self
+
+# Packages that no user wrote: a warning points at the first line above theirs.
+_BETWEEN = {"ragpair", "langchain_ragpair", "llamaindex_ragpair", "langchain_core", "langchain_classic", "asyncio"}
+_BETWEEN |= {"llama_index", "llama_index_instrumentation"}
 
 
 class RagpairError(Exception):
@@ -25,6 +31,14 @@ class RagpairError(Exception):
 
 class RagpairWarning(UserWarning):
     """Something that works, but is probably not what was meant. Shown once an object."""
+
+
+def warn(message: str) -> None:
+    """A RagpairWarning at the line of the user that led here."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RagpairWarning, stacklevel=level)
 
 
 class ConfigurationError(RagpairError, ValueError):

@@ -1,5 +1,6 @@
 """The words that options take. They stand apart since whoever only declares options needs nothing else of the core."""
 
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 EmbedDtype = Literal["float32", "float16"]
@@ -8,3 +9,15 @@ OnError = Literal["raise", "return"]
 OnTooLong = Literal["error", "truncate"]
 OnTooLongDocument = Literal["error", "truncate", "windows"]
 Scores = Literal["probability", "raw"]
+
+
+def misnamed(given: Iterable[str], known: Collection[str]) -> str | None:
+    """What to say of the first name that is no option, with the option that it is most like; None if all are."""
+    name = next((name for name in given if name not in known), None)
+    if name is None:
+        return None
+    from difflib import get_close_matches  # late: only for this message
+
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    cure = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+    return f"There is no option {name!r}. {cure}"

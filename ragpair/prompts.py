@@ -18,6 +18,7 @@ from ragpair.errors import ConfigurationError
 Side = Literal["query", "document"]
 
 _SLOT = re.compile(r"\{(\w+)\}")
+_BRACES = re.compile(r"\{\w*\}")  # what other libraries' templates hold: {query}, {0}, {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,15 @@ def user_prompt(prompt: str, instruction: str | None = None) -> Prompt:
         instruction: For that slot.
 
     Raises:
-        ConfigurationError: {text} stands twice, or slot and instruction do not go together.
+        ConfigurationError: {text} stands twice, another name stands in its place, or slot and instruction do not go
+            together.
     """
+    strange = [found[0] for found in _BRACES.finditer(prompt) if found[0] != "{instruction}"]
+    if strange and "{text}" not in prompt:
+        raise ConfigurationError(
+            f"The prompt {prompt!r} holds {strange[0]}, which would be sent as it is. Write {{text}} where the text "
+            "goes; a prompt without {text} is a prefix."
+        )
     template = prompt if "{text}" in prompt else prompt + "{text}"
     if instruction is not None and "{instruction}" not in template:
         raise ConfigurationError(f"An instruction was given, but the prompt {prompt!r} has no {{instruction}} for it.")
@@ -190,10 +198,12 @@ def effective_instruction(family: Family, instruction: str | None) -> str | None
     """The instruction that goes into the prompt: the user's or the family's default, by the family's own rule.
 
     Raises:
-        ConfigurationError: The family takes none, or the instruction is blank.
+        ConfigurationError: The family takes none, or the instruction is blank or no string.
     """
     if instruction is None:
         return family.instruction
+    if not isinstance(instruction, str):
+        raise ConfigurationError(f"instruction must be a string, not one {type(instruction).__name__}.")
     if not family.takes_instruction:
         raise ConfigurationError(
             f"The prompt of family {family.id!r} has no place for an instruction, "

@@ -15,7 +15,7 @@ import numpy as np
 
 from ragpair import catalog, resolve
 from ragpair.catalog import Match, RerankerFamily
-from ragpair.client import Client, Look, Partial, partial, report
+from ragpair.client import Client, Look, Partial, partial, report, whole
 from ragpair.dialects.base import Dialect, Scale, ScorePlan, ScoreWish, Served
 from ragpair.errors import ConfigurationError, EndpointError, InvalidInput, RagpairError
 from ragpair.flows import Report, ScoreJob, score
@@ -248,8 +248,7 @@ class Reranker(Client):
     def _rank(
         self, query: str, documents: Sequence[str], top_n: int | None, instruction: str | None, on_error: OnError
     ) -> Flow[list[Ranked] | Partial[list[Ranked]]]:
-        if top_n is not None and top_n < 1:
-            raise ConfigurationError(f"top_n must be at least 1, not {top_n}.")
+        top_n = whole("top_n", top_n)
         kept = report(on_error)
         values = yield from self._values(query, documents, instruction, kept)
         ranking: list[Ranked] = []

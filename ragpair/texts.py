@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 
 from ragpair.errors import InvalidInput, RagpairError
 
@@ -43,9 +43,16 @@ def check_texts(
 
 
 def check_many(texts: object, what: str) -> None:
-    """Refuse what is not several texts, first of all a single string, whose letters would be embedded one by one."""
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise InvalidInput(f"pass a list of {what}s, not one {type(texts).__name__}.")
+    """Refuse what is not a row of texts.
+
+    The letters of a single string would be embedded one by one, and of a dict its keys; a set has no order to know the
+    results by.
+    """
+    if isinstance(texts, str | bytes | Mapping | set | frozenset) or not isinstance(texts, Iterable):
+        many = "queries" if what == "query" else f"{what}s"
+        cure = " list(d.values()) are the values of a dict d." if isinstance(texts, Mapping) else ""
+        given = "None" if texts is None else f"one {type(texts).__name__}"
+        raise InvalidInput(f"Pass a list of {many}, not {given}.{cure}")
 
 
 def check_text(text: str, what: str, index: int | None = None, *, blank_ok: bool = False) -> None:

@@ -70,13 +70,26 @@ def test_one_string_is_not_a_list_of_letters(serve, embedder, reranker, call, te
     assert server.requests == []
 
 
-@pytest.mark.parametrize("texts", [None, 7, object()], ids=["None", "int", "object"])
-def test_what_is_no_list_is_refused(serve, embedder, reranker, call, texts):
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (None, "not None"),
+        (7, "not one int"),
+        ({"id1": "a text"}, r"not one dict. list\(d.values\(\)\)"),
+        ({"a text"}, "not one set"),
+        (frozenset(["a text"]), "not one frozenset"),
+    ],
+    ids=["None", "int", "dict", "set", "frozenset"],
+)
+def test_what_is_no_list_is_refused(serve, embedder, reranker, call, texts, message):
     server = serve("vllm")
-    with pytest.raises(InvalidInput, match="list"):
+    with pytest.raises(InvalidInput, match=f"a list of queries, {message}"):
+        call(embedder(server), "embed_queries", texts)
+    with pytest.raises(InvalidInput, match=f"a list of documents, {message}"):
         call(embedder(server), "embed_documents", texts)
-    with pytest.raises(InvalidInput, match="list"):
+    with pytest.raises(InvalidInput, match=f"a list of documents, {message}"):
         call(reranker(server), "score", "q", texts)
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -85,11 +98,10 @@ def test_what_is_no_list_is_refused(serve, embedder, reranker, call, texts):
         tuple,
         iter,
         lambda texts: (text for text in texts),
-        dict.fromkeys,
         np.array,
         lambda texts: dict.fromkeys(texts).keys(),
     ],
-    ids=["tuple", "iterator", "generator", "dict", "numpy", "keys"],
+    ids=["tuple", "iterator", "generator", "numpy", "keys"],
 )
 def test_any_collection_of_strings_will_do(serve, embedder, reranker, call, make):
     texts = ["where", "is", "it"]
@@ -182,6 +194,49 @@ def test_text_is_sent_as_it_is(serve, embedder, call, engine):
     ]
     call(embedder(server), "embed_documents", texts)
     assert server.texts == texts
+
+
+# --- options of another type ---
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("dimensions", "32"),
+        ("dimensions", 32.5),
+        ("query_prompt", 5),
+        ("document_prompt", ["passage: "]),
+        ("model", 5),
+        ("family", 5),
+        ("instruction", 5),
+        ("headers", ["X-Tenant"]),
+        ("extra_body", "{}"),
+        ("batch_size", "8"),
+    ],
+)
+def test_options_of_another_type_are_named_when_the_object_is_made(embedder, reranker, option, value):
+    with pytest.raises(ConfigurationError, match=f"^{option} must be a "):
+        embedder("http://127.0.0.1:9", **{option: value})
+    if option not in ("dimensions", "query_prompt", "document_prompt"):
+        with pytest.raises(ConfigurationError, match=f"^{option} must be a "):
+            reranker("http://127.0.0.1:9", **{option: value})
+
+
+def test_arguments_of_another_type_are_named(serve, embedder, reranker, call):
+    for top_n in (2.5, "2", 0):
+        with pytest.raises(ConfigurationError, match="top_n must be a whole number from 1"):
+            call(reranker("http://127.0.0.1:9"), "rank", "q", ["d"], top_n=top_n)
+    with pytest.raises(ConfigurationError, match="instruction must be a string"):
+        call(embedder(serve("vllm")), "embed_queries", ["q"], instruction=5)
+    with pytest.raises(ConfigurationError, match="instruction must be a string"):
+        call(reranker(serve("vllm", task="answers")), "score", "q", ["d"], instruction=5)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(serve, embedder, reranker, call):
+    one = embedder(serve("vllm", model="Qwen/Qwen3-Embedding-0.6B"), dimensions=np.int64(32), batch_size=np.int64(1))
+    assert call(one, "embed_documents", ["a", "b"]).shape == (2, 32)
+    ranking = call(reranker(serve("vllm", task="rerank")), "rank", "q", ["d", "q"], top_n=np.int64(1))
+    assert [place.index for place in ranking] == [1]
 
 
 # --- addresses, names, keys ---

@@ -85,6 +85,12 @@ def test_few_candidates_and_irrelevant_ones(relevance):
 
 def test_numbers_of_other_kinds_are_numbers():
     assert blend([0.5, 0.5], {"price": [Decimal("9.90"), np.float32(3)]}, {"price": -1}).shape == (2,)
+    signals = {"price": [9.90, 3]}
+    for weight in (np.float32(-0.1), np.float64(-0.1)):
+        assert blend(RELEVANCE[:2], signals, {"price": weight}) == pytest.approx(
+            blend(RELEVANCE[:2], signals, {"price": float(weight)}), abs=1e-15
+        )
+    assert blend([0.5], {"sales": [1]}, {"sales": np.int64(1)}) == pytest.approx([0.375])
 
 
 numbers = st.one_of(st.none(), st.floats(0, 1e12))
@@ -166,3 +172,4 @@ def test_a_relevance_that_is_no_number_is_named(bad):
         with pytest.raises(InvalidInput, match="'relevance' at index 1 is") as caught:
             blend([0.5, bad], {}, {}, calibration=line)
         assert caught.value.index == 1
+        assert "None where there is none" not in str(caught.value)  # that is for signals

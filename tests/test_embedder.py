@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -208,6 +209,7 @@ def test_unknown_models_are_embedded_with_a_warning_once(serve, embedder, call):
     with pytest.warns(RagpairWarning, match=r"acme/embed-9000.*family=") as caught:
         call(one, "embed_queries", ["q"])
     assert len(caught) == 1
+    assert Path(caught[0].filename).name == "conftest.py"  # where `call` stands, not a line of ours
     call(one, "embed_queries", ["q"])  # a second warning would be an error here
     assert server.texts == ["q", "q"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 from hypothesis import given
@@ -320,6 +321,14 @@ def test_prompts_of_the_user():
         user_prompt("query: ", "Find it")
     with pytest.raises(ConfigurationError, match="needs a value"):
         user_prompt("Task: {instruction}\nQ: {text}")
+
+
+@pytest.mark.parametrize("slot", ["{query}", "{document}", "{input}", "{0}", "{}"])
+def test_a_template_of_another_library_is_no_prefix(slot):
+    with pytest.raises(ConfigurationError, match=re.escape(f"holds {slot}") + r".*Write \{text\} where the text goes"):
+        user_prompt(f"search_query: {slot}")
+    assert user_prompt(f"{slot} {{text}}") == Prompt(f"{slot} ")
+    assert user_prompt('{"a": 1} ') == Prompt('{"a": 1} ')
 
 
 def test_a_title_is_one_more_value():

@@ -147,13 +147,14 @@ def test_without_an_address_it_says_what_to_do(monkeypatch, blank):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"chunk_size": 8}, "chunk_size: Extra inputs"),
+        ({"chunk_size": 8}, r"no option 'chunk_size'.* batch_size"),
+        ({"model_name": "x"}, r"no option 'model_name'\. Did you mean model\?"),
         ({"engine": "tgi"}, "engine: Input should be 'auto', 'vllm'"),
         ({"too_long": "split"}, "too_long: Input should be"),
         ({"base_url": None}, "base_url"),
         ({"base_url": "http://user:pass@server"}, "user name or password"),
         ({"base_url": []}, "base_url is empty"),
-        ({"dimensions": 0}, "dimensions must be at least 1"),
+        ({"dimensions": 0}, "dimensions must be a whole number from 1"),
         ({"batch_size": 0}, "batch_size"),
         ({"max_concurrency": 0}, "max_concurrency"),
         ({"family": "nonesuch"}, "nonesuch"),
@@ -169,7 +170,7 @@ def test_settings_of_an_object_cannot_be_changed(embeddings):
     with pytest.raises(ConfigurationError, match="model_copy"):
         embeddings.dimensions = 32
     assert len(embeddings.model_copy(update={"dimensions": 32}).embed_query("parcel")) == 32
-    with pytest.raises(ConfigurationError, match="dimension: Extra"):
+    with pytest.raises(ConfigurationError, match="Did you mean dimensions"):
         embeddings.model_copy(update={"dimension": 32})
 
 

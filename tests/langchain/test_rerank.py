@@ -5,6 +5,8 @@ import copy
 import inspect
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from langchain_classic.retrievers import ContextualCompressionRetriever
@@ -15,7 +17,7 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 
 from langchain_ragpair import RagpairRerank
-from ragpair import ConfigurationError, EndpointRejected, Reranker
+from ragpair import ConfigurationError, EndpointRejected, EndpointUnreachable, RagpairWarning, Reranker
 from ragpair.testing import Fault
 from ragpair.testing.model import logit, sigmoid
 
@@ -81,7 +83,7 @@ def test_the_address_of_the_embeddings_is_not_taken(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank_fields": ["text"]}, "rank_fields: Extra inputs"),
+        ({"rank_fields": ["text"]}, "no option 'rank_fields'"),
         ({"top_n": 0}, "top_n"),
         ({"min_score": 1.5}, "between 0 and 1"),
         ({"min_score": float("nan"), "scores": "raw"}, "min_score"),
@@ -93,6 +95,14 @@ def test_the_address_of_the_embeddings_is_not_taken(monkeypatch):
 def test_options_that_cannot_be_are_refused_when_it_is_made(options, message):
     with pytest.raises(ConfigurationError, match=message):
         RagpairRerank(base_url="http://localhost:8001", **options)
+
+
+@pytest.mark.parametrize("option", ["url", "base_ur"])
+def test_a_misspelt_address_is_not_a_missing_one(option):
+    with pytest.raises(ConfigurationError, match=rf"no option '{option}'\. Did you mean base_url\?"):
+        RagpairRerank(**{option: "http://localhost:8001"})
+    with pytest.raises(ConfigurationError, match="by name: pass base_url="):
+        RagpairRerank("http://localhost:8001")
 
 
 @pytest.mark.parametrize("copied", [lambda made: pickle.loads(pickle.dumps(made)), copy.deepcopy])
@@ -324,7 +334,10 @@ def test_what_cannot_be_judged_comes_last_on_request(serve, call, min_score):
     server = serve("vllm", task="rerank")
     documents = [Document("parcel " * 600), Document("bananas"), Document("where is my parcel")]
     reranker = RagpairRerank(base_url=server.url, on_error="return", min_score=min_score)
-    found = call(reranker, "compress_documents", documents, "where is my parcel")
+    says = pytest.warns(RagpairWarning, match=r"1 of 3 documents could not be judged.*'truncate'")
+    with nullcontext([]) if min_score is None else says as caught:
+        found = call(reranker, "compress_documents", documents, "where is my parcel")
+    assert {Path(warning.filename).name for warning in caught} <= {"conftest.py"}  # where `call` stands
     assert found[0].page_content == "where is my parcel"
     if min_score is None:
         assert [document.page_content for document in found[1:]] == ["bananas", documents[0].page_content]
@@ -335,11 +348,25 @@ def test_what_cannot_be_judged_comes_last_on_request(serve, call, min_score):
     assert documents[0].metadata == {}
 
 
+def test_an_outage_does_not_look_like_nothing_relevant(serve, call, waits):
+    server = serve("vllm", task="rerank")
+    reranker = RagpairRerank(base_url=server.url, on_error="return", min_score=0.1)
+    server.fail(Fault.drop(times=None))
+    with pytest.raises(EndpointUnreachable):
+        call(reranker, "compress_documents", documents(), QUERY)
+    server.clear()
+    assert call(reranker, "compress_documents", documents(), QUERY)
+    server.fail(Fault.drop(times=None))
+    with pytest.warns(RagpairWarning, match=f"5 of 5 documents could not be judged.*first error: .*{server.url}"):
+        assert call(reranker, "compress_documents", documents(), QUERY) == []
+
+
 def test_what_an_earlier_reranker_said_does_not_stay(serve, call):
     """Its error is over once another one has judged the document, and its score is none of one that could not."""
     server = serve("vllm", task="rerank")
     reranker = RagpairRerank(base_url=server.url, on_error="return")
-    before = {"page": 1, "relevance_score": 0.3, "score_kind": "cosine", "rerank_error": "was away"}
+    said = {"relevance_score": 0.3, "score_kind": "cosine", "rerank_error": "was away", "blended_score": 0.2}
+    before = {"page": 1, **said}
     documents = [Document("parcel " * 600, metadata=before), Document("where is my parcel", metadata=before)]
     judged, failed = call(reranker, "compress_documents", documents, "where is my parcel")
     assert set(judged.metadata) == {"page", "relevance_score", "score_kind"}

@@ -7,6 +7,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
 
 from langchain_ragpair import RagpairSignalBlend as LangChainBlend
 from llamaindex_ragpair import RagpairRerank, RagpairSignalBlend
+from llamaindex_ragpair._nodes import with_hidden
 from ragpair import ConfigurationError, InvalidInput
 from ragpair.calibrate import Calibration
 
@@ -23,8 +24,14 @@ def nodes(**more):
             node=TextNode(
                 text=title,
                 id_=title,
-                metadata={"price": price, "sales": sales, "score_kind": "probability", **more},
-                excluded_llm_metadata_keys=["score_kind"],
+                metadata={
+                    "price": price,
+                    "sales": sales,
+                    "score_kind": "probability",
+                    "relevance_score": score,
+                    **more,
+                },
+                excluded_llm_metadata_keys=["score_kind", "relevance_score"],
             ),
             score=score,
         )
@@ -111,6 +118,7 @@ def test_a_second_blend_begins_with_the_relevance(serve, call):
     rerank = RagpairRerank(base_url=serve("vllm", task="rerank").url, top_n=None)
     assert call(rerank, "postprocess_nodes", blended, query_str="my parcel")[0].node.metadata.keys() == {
         "price",
+        "relevance_score",
         "score_kind",
     }
 
@@ -130,16 +138,29 @@ def test_similarities_of_a_retriever_are_no_relevance(call):
     assert call(fitted, "postprocess_nodes", given)[0].node.metadata["relevance_score"] == 0.8
 
 
+def test_scores_that_another_reranker_set_since_are_no_probabilities_and_not_forgotten(call):
+    """Others set the score of a node and leave its metadata."""
+    for given in (nodes(), call(RagpairSignalBlend(weights=WEIGHTS), "postprocess_nodes", nodes())):
+        scores = (0.1, 0.2, 0.9)
+        others = [NodeWithScore(node=item.node, score=score) for item, score in zip(given, scores, strict=True)]
+        with pytest.raises(InvalidInput, match="Scores of another reranker need a calibration="):
+            call(RagpairSignalBlend(weights=WEIGHTS), "postprocess_nodes", others)
+        fitted = RagpairSignalBlend(weights={"price": 0.0}, calibration=LINE)  # for cosines, as theirs may be
+        found = call(fitted, "postprocess_nodes", others)
+        assert [item.node.metadata["relevance_score"] for item in found] == [0.9, 0.2, 0.1]
+        assert call(fitted, "postprocess_nodes", found) == found
+
+
 def test_bad_nodes_are_named(call):
     with pytest.raises(InvalidInput, match=r"index 0 has no relevance, but no score at all.*top_n=None"):
         call(RagpairSignalBlend(weights=WEIGHTS), "postprocess_nodes", [NodeWithScore(node=nodes()[0].node)])
-    with pytest.raises(InvalidInput, match=r"None of the 3 nodes has a metadata\['prize'\].*price, sales"):
+    with pytest.raises(InvalidInput, match=r"None of the 3 nodes has a metadata\['prize'\].*price, .*sales"):
         call(RagpairSignalBlend(weights={"prize": -1}), "postprocess_nodes", nodes())
     with pytest.raises(InvalidInput, match=r"relevance at index 0 is 9.*The node: earbuds, gold, 'earbuds, gold'"):
         call(
             RagpairSignalBlend(weights=WEIGHTS),
             "postprocess_nodes",
-            [NodeWithScore(node=nodes()[0].node, score=9.0)],
+            [NodeWithScore(node=with_hidden(nodes()[0].node, "relevance_score", 9.0), score=9.0)],
         )
 
 

@@ -1,6 +1,8 @@
 """RagpairRerank against each engine: order, scores, events, and that nothing passed in is touched."""
 
 import asyncio
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
@@ -12,7 +14,7 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import Document, IndexNode, MetadataMode, NodeWithScore, QueryBundle, TextNode
 
 from llamaindex_ragpair import RagpairRerank
-from ragpair import ConfigurationError, EndpointRejected, InputTooLong, InvalidInput
+from ragpair import ConfigurationError, EndpointRejected, InputTooLong, InvalidInput, RagpairWarning
 from ragpair.testing import Fault
 from ragpair.testing.model import logit, sigmoid
 
@@ -25,6 +27,11 @@ def nodes(texts=TEXTS, **fields):
     return [
         NodeWithScore(node=TextNode(text=text, id_=f"n{n}", **fields), score=n / 10) for n, text in enumerate(texts)
     ]
+
+
+def said(item):
+    """What the reranker writes beside the score."""
+    return {"score_kind": "probability", "relevance_score": item.score}
 
 
 def ids(found):
@@ -92,11 +99,12 @@ def test_the_retrieval_score_is_kept_out_of_prompts(serve, rerank, call):
     given = nodes(metadata={"page": 1})
     given[1].score = None
     best, second, _ = call(one, "postprocess_nodes", given, query_str=QUERY)
-    assert best.node.metadata == {"page": 1, "retrieval_score": 0.2, "score_kind": "probability"}
+    assert best.node.metadata == {"page": 1, "retrieval_score": 0.2, **said(best)}
     for shown in (best.node.get_content(MetadataMode.LLM), best.node.get_content(MetadataMode.EMBED)):
         assert "retrieval_score" not in shown
+        assert "relevance_score" not in shown
         assert "score_kind" not in shown
-    assert second.node.metadata == {"page": 1, "score_kind": "probability"}
+    assert second.node.metadata == {"page": 1, **said(second)}
     again = call(one, "postprocess_nodes", [best], query_str=QUERY)
     assert again[0].node.metadata["retrieval_score"] == best.score
 
@@ -218,7 +226,10 @@ def test_what_cannot_be_judged_comes_last_on_request(serve, call, min_score):
     texts = ["parcel " * 600, "bananas", "where is my parcel"]
     nodes = [NodeWithScore(node=TextNode(text=text), score=0.5) for text in texts]
     reranker = RagpairRerank(base_url=server.url, on_error="return", min_score=min_score)
-    found = call(reranker, "postprocess_nodes", nodes, query_str="where is my parcel")
+    says = pytest.warns(RagpairWarning, match=r"1 of 3 nodes could not be judged.*'truncate'")
+    with nullcontext([]) if min_score is None else says as caught:
+        found = call(reranker, "postprocess_nodes", nodes, query_str="where is my parcel")
+    assert {Path(warning.filename).name for warning in caught} <= {"conftest.py"}  # where `call` stands
     assert found[0].node.text == "where is my parcel"
     if min_score is None:
         assert [one.node.text for one in found[1:]] == ["bananas", texts[0]]
@@ -234,10 +245,10 @@ def test_what_an_earlier_reranker_said_does_not_stay(serve, call):
     """Its error is over once another one has judged the node, and its kind of score is none of one that could not."""
     server = serve("vllm", task="rerank")
     reranker = RagpairRerank(base_url=server.url, on_error="return")
-    before = {"page": 1, "score_kind": "cosine", "rerank_error": "was away"}
+    before = {"page": 1, "score_kind": "cosine", "relevance_score": 0.4, "blended_score": 0.3, "rerank_error": "away"}
     texts = ["parcel " * 600, "where is my parcel"]
     nodes = [NodeWithScore(node=TextNode(text=text, metadata=before), score=0.3) for text in texts]
     judged, failed = call(reranker, "postprocess_nodes", nodes, query_str="where is my parcel")
-    assert judged.node.metadata == {"page": 1, "score_kind": "probability"}
+    assert judged.node.metadata == {"page": 1, **said(judged)}
     assert set(failed.node.metadata) == {"page", "rerank_error"}
     assert "too_long='truncate'" in failed.node.metadata["rerank_error"]

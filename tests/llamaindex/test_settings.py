@@ -136,6 +136,14 @@ def test_more_impossible_options():
             RagpairRerank(base_url=URL, **wrong)
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_misspelt_address_is_not_a_missing_one(cls):
+    with pytest.raises(ConfigurationError, match=r"no option 'url'\. Did you mean base_url\?"):
+        cls(url=URL)
+    with pytest.raises(ConfigurationError, match="by name: pass base_url="):
+        cls(URL)
+
+
 def test_model_and_model_name_are_one():
     assert RagpairEmbedding(base_url=URL).model_name == "unknown"
     for given in ({"model": "m"}, {"model_name": "m"}, {"model": "m", "model_name": "m"}):
