@@ -47,7 +47,7 @@ type: $(VENV)/ready-dev
 	$(BIN)/mypy
 
 cookbook: $(VENV)/ready-cookbook
-	$(BIN)/pytest tests/cookbook -m cookbook -n auto --maxprocesses 2 --dist loadfile
+	$(BIN)/pytest tests/cookbook -m cookbook -n auto --maxprocesses 2 --dist loadgroup
 
 jupyter: $(VENV)/ready-cookbook
 	$(BIN)/pip install --quiet --disable-pip-version-check jupyterlab

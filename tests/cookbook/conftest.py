@@ -18,6 +18,9 @@ BESIDE = HERE.parents[2] / "shared" / "data"
 # Without `ragpair[cookbook]` there is nothing to run; `make cookbook` has it, and fails if no test runs.
 collect_ignore_glob = [] if importlib.util.find_spec("jupytext") else ["test_*.py"]
 
+# Fixtures that several tests share: these run in one process, or each process would execute the notebooks anew.
+_EXECUTED_ONCE = {"english", "chinese", "llamaindex"}
+
 Executed = Callable[..., dict[str, Any]]
 
 
@@ -27,6 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.cookbook)
             item.add_marker(pytest.mark.timeout(900, func_only=True))
+            if _EXECUTED_ONCE & {*getattr(item, "fixturenames", ())}:
+                item.add_marker(pytest.mark.xdist_group("executed once"))
 
 
 @pytest.fixture(scope="session")
