@@ -27,12 +27,8 @@ class Settings(BaseModel):
     if not TYPE_CHECKING:  # type checkers read the fields
 
         def __init__(self, *unnamed: Any, **fields: Any) -> None:
-            known = type(self).model_fields
-            if unnamed:
-                first = "base_url" if "base_url" in known else "weights"
-                raise ConfigurationError(f"{type(self).__name__} takes its options by name: pass {first}=...")
-            if problem := misnamed(fields, known):
-                raise ConfigurationError(f"{type(self).__name__}: {problem}")
+            if problem := misnamed(type(self).__name__, unnamed, fields, type(self).model_fields):
+                raise ConfigurationError(problem)
             try:
                 super().__init__(**fields)
             except ValidationError as exc:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llama_index.core.schema import BaseNode
 
 BLENDED_SCORE = "blended_score"
@@ -11,19 +13,19 @@ RETRIEVAL_SCORE = "retrieval_score"
 SCORE_KIND = "score_kind"
 
 
-def with_hidden(node: BaseNode, key: str, value: float | str | None) -> BaseNode:
-    """A copy of the node with one more entry in its metadata, hidden from LLM and embeddings."""
+def with_hidden(node: BaseNode, **entries: float | str | None) -> BaseNode:
+    """A copy of the node with more entries in its metadata, hidden from LLM and embeddings."""
     return node.model_copy(
         update={
-            "metadata": {**node.metadata, key: value},
-            "excluded_embed_metadata_keys": _with(node.excluded_embed_metadata_keys, key),
-            "excluded_llm_metadata_keys": _with(node.excluded_llm_metadata_keys, key),
+            "metadata": {**node.metadata, **entries},
+            "excluded_embed_metadata_keys": _with(node.excluded_embed_metadata_keys, entries),
+            "excluded_llm_metadata_keys": _with(node.excluded_llm_metadata_keys, entries),
         }
     )
 
 
-def _with(keys: list[str], key: str) -> list[str]:
-    return keys if key in keys else [*keys, key]
+def _with(keys: list[str], more: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys([*keys, *more]))
 
 
 def without(node: BaseNode, *keys: str) -> BaseNode:

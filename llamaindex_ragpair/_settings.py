@@ -34,13 +34,9 @@ class Settings(BaseComponent):
     if not TYPE_CHECKING:  # type checkers read the fields
 
         def __init__(self, *unnamed: Any, **fields: Any) -> None:
-            known = type(self).model_fields
-            if unnamed:
-                first = "base_url" if "base_url" in known else "weights"
-                raise ConfigurationError(f"{type(self).__name__} takes its options by name: pass {first}=...")
             fields.pop("class_name", None)  # stands in LlamaIndex's dumps
-            if problem := misnamed(fields, known):
-                raise ConfigurationError(f"{type(self).__name__}: {problem}")
+            if problem := misnamed(type(self).__name__, unnamed, fields, type(self).model_fields):
+                raise ConfigurationError(problem)
             try:
                 super().__init__(**fields)
             except ValidationError as exc:

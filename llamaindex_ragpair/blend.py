@@ -112,9 +112,8 @@ def _is_ours(item: NodeWithScore) -> bool:
 
 
 def _blended(item: NodeWithScore, relevance: float, kind: ScoreKind, score: float) -> NodeWithScore:
-    node = with_hidden(item.node, SCORE_KIND, kind)
-    node = with_hidden(with_hidden(node, RELEVANCE_SCORE, relevance), BLENDED_SCORE, score)
-    return NodeWithScore(node=node, score=score)
+    said = {SCORE_KIND: kind, RELEVANCE_SCORE: relevance, BLENDED_SCORE: score}
+    return NodeWithScore(node=with_hidden(item.node, **said), score=score)
 
 
 def _signal(name: str, nodes: Sequence[NodeWithScore]) -> list[Any]:

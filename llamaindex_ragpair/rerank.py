@@ -187,15 +187,15 @@ class RagpairRerank(ServerSettings, BaseNodePostprocessor):
         return [*scored, *unscored][: self.top_n]
 
     def _scored(self, item: NodeWithScore, place: Ranked) -> NodeWithScore:
-        node = _fresh(item)
+        # The score alone does not tell what it is, and whoever comes next may write another over it.
+        said: dict[str, float | str] = {SCORE_KIND: place.score_kind, RELEVANCE_SCORE: place.score}
         if self.keep_retrieval_score and item.score is not None:
-            node = with_hidden(node, RETRIEVAL_SCORE, item.score)
-        node = with_hidden(node, SCORE_KIND, place.score_kind)  # the score alone does not tell
-        node = with_hidden(node, RELEVANCE_SCORE, place.score)  # and whoever comes next may write another over it
-        return item.model_copy(update={"node": node, "score": place.score})
+            said[RETRIEVAL_SCORE] = item.score
+        return item.model_copy(update={"node": with_hidden(_fresh(item), **said), "score": place.score})
 
     def _unscored(self, item: NodeWithScore, error: RagpairError) -> NodeWithScore:
-        return item.model_copy(update={"node": with_hidden(_fresh(item), RERANK_ERROR, str(error)), "score": None})
+        node = with_hidden(_fresh(item), **{RERANK_ERROR: str(error)})
+        return item.model_copy(update={"node": node, "score": None})
 
 
 def _fresh(item: NodeWithScore) -> BaseNode:

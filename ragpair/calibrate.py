@@ -15,14 +15,13 @@ pip install "ragpair[calibrate]".
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ragpair.errors import ConfigurationError, InvalidInput, RagpairWarning
+from ragpair.errors import ConfigurationError, InvalidInput, warn
 from ragpair.scores import Scale, ScoreKind, logit, sigmoid
 
 FEWEST = 10  # pairs; with fewer nothing can be fitted
@@ -122,11 +121,7 @@ def calibrate(
         )
     threshold, reached, kept = _threshold(values, labels, precision, recall)
     if len(values) < TRUSTED:
-        warnings.warn(
-            f"{len(values)} judged pairs give a rough line: judge {TRUSTED} or more before you rely on it.",
-            RagpairWarning,
-            stacklevel=2,
-        )
+        warn(f"{len(values)} judged pairs give a rough line: judge {TRUSTED} or more before you rely on it.")
     return Calibration(threshold, reached, kept, slope, intercept, score_kind, len(values))
 
 

@@ -20,6 +20,9 @@ _DICE = random.SystemRandom()
 # A server that is full or starting, or the proxy in front of one.
 BUSY = frozenset({408, 429, 499, 502, 503, 504})
 
+# Refusals that may be for one of the texts; those of the key, the route or the model are not.
+OF_A_TEXT = frozenset({400, 413, 422, 500})
+
 _FULL_QUEUE = (b"cannot accept new requests", b"queue is full")
 
 # llama.cpp and Ollama answer 500 to requests that will never work; these words tell them from real faults.

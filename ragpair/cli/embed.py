@@ -134,7 +134,6 @@ def embed(
                 work=lambda rows: rowwise(
                     rows, texts.of, lambda given: embedder._embed_iter(given, side.value), texts.line, skip=skip
                 ),
-                skip=skip,
                 advance=lambda count: bars.advance(bar, count),
             )
     output.summarise(summary, as_json=json)

@@ -134,7 +134,6 @@ def rerank(
                     lambda row, ranking: _line(row, ranking, found["score_kind"]),
                     skip=skip,
                 ),
-                skip=skip,
                 advance=lambda count: bars.advance(bar, count),
             )
     output.summarise(summary, as_json=json)

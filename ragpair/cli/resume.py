@@ -137,7 +137,6 @@ def process(
     settings: Mapping[str, Any],
     text: str,
     work: Work,
-    skip: bool,
     advance: Callable[[int], None],
 ) -> Summary:
     """Every row of the input to one result of the output.
@@ -147,12 +146,11 @@ def process(
         out: The output; "-" is standard output, which cannot be gone on with.
         settings: What must be the same for a run to go on.
         text: The field that a line of plain text becomes.
-        work: Makes one result of each row, in order; it may take rows ahead. What failed already goes through as it is.
-        skip: Note what fails beside the output, instead of stopping there.
+        work: Makes one result of each row, in order; it may take rows ahead. A `Failed` is noted beside the output.
         advance: Called with numbers of rows that are done.
 
     Raises:
-        InvalidInput: A row of which nothing can be made, unless it is skipped.
+        InvalidInput: The input holds no rows.
         ConfigurationError: The output is there already, or was begun otherwise.
     """
     with opened(source) as file:
@@ -163,7 +161,7 @@ def process(
         try:
             _skip_known(source, lines, reader, digest, output)
             advance(output.resumed_at)
-            with closing(work(_rows(lines, reader, digest, reached, skip))) as results:
+            with closing(work(_rows(lines, reader, digest, reached))) as results:
                 for result in results:
                     with _writing(out):
                         output.append(result, *reached.popleft())
@@ -194,15 +192,13 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _rows(
-    lines: Iterator[tuple[int, bytes]], reader: Reader, digest: Any, reached: deque[tuple[int, str]], skip: bool
+    lines: Iterator[tuple[int, bytes]], reader: Reader, digest: Any, reached: deque[tuple[int, str]]
 ) -> Iterator[Row | Failed]:
     for number, raw in lines:
         digest.update(raw)
         row = reader.row(number, raw)
         if row is None:
             continue
-        if isinstance(row, Failed) and not skip:
-            raise InvalidInput(f"{row.error}. --on-error skip leaves such lines out and notes them.")
         reached.append((number, digest.hexdigest()))
         yield row
 

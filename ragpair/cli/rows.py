@@ -23,7 +23,7 @@ from ragpair.errors import (
     MalformedReply,
     RagpairError,
 )
-from ragpair.flows.batches import OF_A_TEXT
+from ragpair.retry import OF_A_TEXT
 
 STDIO = Path("-")
 _JSONL, _TEXT = (".jsonl", ".ndjson"), (".txt",)

@@ -33,10 +33,11 @@ def rowwise(
         prepare: What goes into the work for a row.
         work: One result for each of what it is given, in order; it may take many ahead.
         finish: What is written of a row.
-        skip: Whether rows that `prepare` or `finish` refuse stand as `Failed` in the results.
+        skip: Whether rows that could not be read, or that `prepare` or `finish` refuse, stand as `Failed` in the
+            results.
 
     Raises:
-        InvalidInput: A row was refused and `skip` is not set, or the first thousand were.
+        InvalidInput: A row failed and `skip` is not set, or the first thousand were.
     """
     waiting: deque[Row | Failed] = deque()  # what the work has not answered yet, and what failed between
     failures, done = 0, False
@@ -56,6 +57,8 @@ def rowwise(
     def given() -> Iterator[Given]:
         for row in rows:
             if isinstance(row, Failed):
+                if not skip:
+                    raise InvalidInput(f"{row.error}. --on-error skip leaves such lines out and notes them.")
                 waiting.append(failed(row))
                 continue
             try:

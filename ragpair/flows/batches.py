@@ -20,15 +20,13 @@ from ragpair.errors import EndpointError, MalformedReply, RagpairError
 from ragpair.flows.lengths import fatal, send_shorter
 from ragpair.options import OnTooLongDocument
 from ragpair.pace import Batch, Item, Pace
-from ragpair.retry import queue_is_full
+from ragpair.retry import OF_A_TEXT, queue_is_full
 from ragpair.wire import Call, Flow, Reply, send
 
 Rows = NDArray[Any]
 Fault = tuple[str, str]
 """What came in place of a row, and what mends it."""
 
-# Refusals that may be for one of the texts; those of the key, the route or the model are not.
-OF_A_TEXT = frozenset({400, 413, 422, 500})
 _HARMLESS = "hello"
 
 

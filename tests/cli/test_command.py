@@ -71,6 +71,11 @@ def test_only_what_the_command_needs_is_needed() -> None:
     assert 'pip install "ragpair[all]"' in " ".join(demo.stderr.split())
 
 
+def test_help_waits_for_no_numpy() -> None:
+    code = "import sys, ragpair.cli; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=50).returncode == 0
+
+
 @pytest.mark.parametrize("missing", ["rich", "typer"])
 def test_without_its_extra_the_command_says_what_to_install(missing) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from ragpair.cli import main"

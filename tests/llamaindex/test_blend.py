@@ -160,7 +160,7 @@ def test_bad_nodes_are_named(call):
         call(
             RagpairSignalBlend(weights=WEIGHTS),
             "postprocess_nodes",
-            [NodeWithScore(node=with_hidden(nodes()[0].node, "relevance_score", 9.0), score=9.0)],
+            [NodeWithScore(node=with_hidden(nodes()[0].node, relevance_score=9.0), score=9.0)],
         )
 
 
